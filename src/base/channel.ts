@@ -1,0 +1,16 @@
+/**
+ * Event channels: what happened, published to whoever listens. Promise: publishing never throws, never waits, and
+ * costs one comparison when nobody listens. For state changes only; what is counted per request is a plain integer.
+ */
+
+export class Channel<Event> {
+  readonly #listeners: ((event: Event) => void)[] = [];
+
+  subscribe(listener: (event: Event) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  publish(event: Event): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+}
