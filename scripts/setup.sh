@@ -19,3 +19,22 @@ fi
 build() {
   node_modules/.bin/tsc -p . || fail 'the build failed'
 }
+
+# Whether this is Debian (or a relative), and we are its root.
+may_install() {
+  [[ $EUID == 0 ]] && command -v apt-get >/dev/null && command -v dpkg-query >/dev/null
+}
+
+# Installs those of the named Debian packages that are missing, where that is possible; says so where it fails.
+install_packages() {
+  may_install || return 0
+  local missing=() package
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  ((${#missing[@]} > 0)) || return 0
+  echo "Installing Debian packages: ${missing[*]}" >&2
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } </dev/null >&2 ||
+    echo 'They could not be installed: what needs them will be skipped.' >&2
+}

@@ -16,22 +16,9 @@ for argument in "$@"; do
 done
 
 # The foreign programs that the tests compare with. A test whose program is missing says so and is skipped.
-packages=(nbdkit libnbd-bin qemu-utils fio nginx-light strace e2fsprogs xfsprogs curl openssl)
-install_packages() {
-  local missing=() package
-  for package in "${packages[@]}"; do
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
-  done
-  ((${#missing[@]} > 0)) || return 0
-  echo "Installing Debian packages: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } </dev/null >&2 ||
-    echo 'The packages could not be installed; tests that need them will be skipped.' >&2
-}
-if [[ $EUID == 0 ]] && command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
-  install_packages
-  [[ ! -f scripts/vm-setup.sh ]] || bash scripts/vm-setup.sh </dev/null ||
-    echo 'The VM suite could not be set up; its tests will be skipped.' >&2
+install_packages nbdkit libnbd-bin qemu-utils fio nginx-light strace e2fsprogs xfsprogs curl openssl
+if may_install && [[ -f scripts/vm-setup.sh ]]; then
+  bash scripts/vm-setup.sh </dev/null || echo 'The VM suite could not be set up; its tests will be skipped.' >&2
 fi
 
 build
