@@ -1,0 +1,126 @@
+/**
+ * Failures as HTTP, both ways: the status says it to any client, `Disk-Error` says it exactly
+ * (docs/http-disk-protocol.md, "Failures").
+ * Promise: what is told as certainly not applied is certain: either the server itself said so, or no server could apply it.
+ */
+import { Failure, type FailureCode } from '../base/failure.js';
+import { isId, type ReceivedFields, type SentFields, wholeNumber } from './fields.js';
+import type { DiskAnswer, DiskRequest } from './messages.js';
+import { formatUnsatisfiedRange } from './ranges.js';
+
+const statusOfCode = {
+  'invalid-request': 400,
+  'read-only': 403,
+  'stale-epoch': 412,
+  'other-instance': 412,
+  'deadline-passed': 412,
+  'too-large': 413,
+  'out-of-range': 416,
+  'disk-error': 500,
+  unsupported: 501,
+  unavailable: 503,
+  'no-space': 507,
+} as const satisfies Partial<Record<FailureCode, number>>;
+
+type WireCode = keyof typeof statusOfCode;
+
+function isWireCode(code: string): code is WireCode {
+  return Object.hasOwn(statusOfCode, code);
+}
+
+export interface EncodedFailure {
+  readonly status: number;
+  readonly headers: SentFields;
+  /** One line of text. */
+  readonly body: string;
+}
+
+/** What goes with a failure. `answer`: the instance that refused a stamped request, and its clock. */
+export interface FailureContext {
+  /** Undefined while there is no disk. */
+  readonly sizeBytes?: number | undefined;
+  readonly answer?: DiskAnswer | undefined;
+}
+
+/** The answer to a request that has failed. A failed precondition (`wrong-disk`) has no `Disk-Error`. */
+export function encodeFailure(failure: Failure, { sizeBytes, answer }: FailureContext = {}): EncodedFailure {
+  const { code } = failure;
+  const status = isWireCode(code) ? statusOfCode[code] : code === 'wrong-disk' ? 412 : 500;
+  const body = `${oneLine(failure.message)}\n`;
+  const headers: SentFields = {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': String(Buffer.byteLength(body)),
+    'Cache-Control': 'no-store',
+  };
+  if (isWireCode(code)) headers['Disk-Error'] = code;
+  if (code === 'unavailable') headers['Retry-After'] = '1';
+  if (code === 'out-of-range' && sizeBytes !== undefined) headers['Content-Range'] = formatUnsatisfiedRange(sizeBytes);
+  if (answer?.instance !== undefined) headers['Disk-Instance'] = answer.instance;
+  if (answer?.clockMs !== undefined) headers['Disk-Clock'] = String(Math.floor(answer.clockMs));
+  return { status, headers, body };
+}
+
+/**
+ * The failure in an answer to `request` whose status is none of success. `fields` have lower-case names; `bodyText` may be
+ * cut short. Never throws.
+ */
+export function decodeFailure(request: DiskRequest, status: number, fields: ReceivedFields, bodyText: string): Failure {
+  const said = fields['disk-error'];
+  const code =
+    said !== undefined && isWireCode(said) && statusOfCode[said] === status ? said : plainCode(request, status);
+  const reason = /^text\/plain\b/i.test(fields['content-type'] ?? '') ? oneLine(bodyText.split('\n', 1)[0] ?? '') : '';
+  return new Failure(code, reason === '' ? `HTTP status ${status}` : `HTTP status ${status}: ${reason}`);
+}
+
+/**
+ * What a status means that comes without `Disk-Error`: from an old or plain server, or from a proxy on the way. A proxy may
+ * have passed a stamped write on before it answered 503, so for those the outcome is unknown.
+ */
+function plainCode(request: DiskRequest, status: number): FailureCode {
+  const changes = request.op === 'write' || request.op === 'zero' || request.op === 'trim';
+  if (status === 503 || status === 429) {
+    return changes && request.stamp !== undefined ? 'server-error' : 'unavailable';
+  }
+  if (changes && (status === 403 || status === 405 || status === 501)) return 'read-only';
+  switch (status) {
+    case 400:
+      return 'invalid-request';
+    case 401:
+    case 403:
+    case 407:
+      return 'access-denied';
+    case 404:
+    case 410:
+      return 'not-found';
+    case 412:
+      return 'wrong-disk';
+    case 413:
+      return 'too-large';
+    case 416:
+      return 'out-of-range';
+    case 501:
+      return 'unsupported';
+    case 507:
+      return 'no-space';
+    default:
+      return status >= 200 && status <= 299 ? 'malformed-response' : 'server-error';
+  }
+}
+
+/** The instance and clock that go with a failure; fields that are absent or malformed are undefined. Never throws. */
+export function decodeFailureContext(fields: ReceivedFields): DiskAnswer {
+  const instance = fields['disk-instance'];
+  const clock = fields['disk-clock'];
+  return {
+    instance: instance !== undefined && isId(instance) ? instance : undefined,
+    clockMs: clock === undefined ? undefined : wholeNumber(clock),
+  };
+}
+
+const reasonCharactersMax = 200;
+
+/** Fit for a log: no control characters, bounded. */
+function oneLine(text: string): string {
+  const printable = text.slice(0, reasonCharactersMax).replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]+/gu, ' ');
+  return printable.trim();
+}
