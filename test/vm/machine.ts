@@ -1,0 +1,198 @@
+/**
+ * A virtual machine with a real Debian kernel (QEMU without KVM), which sees this machine's own tree read-only, below a
+ * writable layer in memory: every tool, Node and this checkout are there, and no image is built.
+ * Promise: it ends by itself at the time limit, even if this process is killed; nothing of it is left afterwards.
+ *
+ * Prepared by scripts/vm-setup.sh. Needs root (virtiofsd).
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { archive, directory, executable, symbolicLink } from './initramfs.js';
+import { parseReport, type Report } from './report.js';
+
+const checkout = fileURLToPath(new URL('../../..', import.meta.url));
+const cache = join(checkout, '.cache', 'vm');
+const memoryMiB = 1024;
+const processors = 2;
+const consoleBytesMax = 64 * 1024;
+
+export interface MachineRun {
+  /** Runs once per report, in order. */
+  readonly onReport: (report: Report) => void;
+  /** What the machine runs, and its arguments; paths are those of this machine. */
+  readonly command: readonly string[];
+  readonly timeLimitMs: number;
+}
+
+/**
+ * Boots, runs the command as root, and powers off. Resolves with the command's exit code.
+ * Rejects, with the end of the console's output, when there is none: kernel panic, time limit, no boot.
+ */
+export async function runInMachine(run: MachineRun): Promise<number> {
+  if (!existsSync(join(cache, 'ready'))) throw new Error('no kernel to boot: run scripts/vm-setup.sh');
+  const folder = mkdtempSync(join(tmpdir(), 'vm-'));
+  const children: ChildProcess[] = [];
+  try {
+    return await runIn(folder, run, children);
+  } finally {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function runIn(folder: string, run: MachineRun, children: ChildProcess[]): Promise<number> {
+  writeFileSync(join(folder, 'initrd'), initialRoot(run.command));
+  const reports = await listenForReports(join(folder, 'reports'), run.onReport);
+  const files = spawn(virtiofsd(), [
+    `--socket-path=${join(folder, 'files')}`,
+    '-o',
+    'source=/,sandbox=chroot,cache=always',
+  ]);
+  children.push(files);
+  const filesLog = collect(files);
+  await waitForSocket(join(folder, 'files'), files, filesLog);
+
+  // `timeout` outlives this process if somebody kills it, and then ends the machine.
+  const limitS = String(Math.ceil(run.timeLimitMs / 1000));
+  const machine = spawn('timeout', ['-k', '5', limitS, 'qemu-system-x86_64', ...qemuArguments(folder)]);
+  children.push(machine);
+  const console = collect(machine);
+  const [code] = (await once(machine, 'close')) as [number | null];
+  const exitCode = await reports.finished();
+  if (exitCode !== undefined) return exitCode;
+  const reason = code === 124 || code === 137 ? `the time limit of ${limitS} s has passed` : `QEMU exited with ${code}`;
+  throw new Error(`the machine ended without a result: ${reason}\n${console()}\n${filesLog()}`);
+}
+
+function qemuArguments(folder: string): string[] {
+  const command = [
+    '-accel tcg,thread=multi -cpu max',
+    `-smp ${processors} -m ${memoryMiB}`,
+    '-nodefaults -display none -no-reboot -monitor none -serial stdio',
+    `-device virtio-serial-pci -chardev socket,id=reports,path=${join(folder, 'reports')}`,
+    '-device virtserialport,chardev=reports,name=reports',
+    `-object memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on -numa node,memdev=memory`,
+    `-chardev socket,id=files,path=${join(folder, 'files')} -device vhost-user-fs-pci,chardev=files,tag=host`,
+  ];
+  return [
+    ...command.flatMap((words) => words.split(' ')),
+    '-kernel',
+    join(cache, 'vmlinuz'),
+    '-initrd',
+    join(folder, 'initrd'),
+    '-append',
+    'console=ttyS0 panic=-1 oops=panic quiet mitigations=off',
+  ];
+}
+
+/** Debian 12 has the one in C, part of QEMU; later ones have the one in Rust, which takes the same options. */
+function virtiofsd(): string {
+  const found = ['/usr/lib/qemu/virtiofsd', '/usr/libexec/virtiofsd'].find((path) => existsSync(path));
+  if (found === undefined) throw new Error('no virtiofsd: run scripts/vm-setup.sh');
+  return found;
+}
+
+function initialRoot(command: readonly string[]): Buffer {
+  return archive([
+    ...['bin', 'proc', 'sys', 'dev', 'host', 'layer', 'root'].map(directory),
+    executable('bin/busybox', readFileSync('/usr/bin/busybox')),
+    symbolicLink('bin/sh', 'busybox'),
+    executable('overlay.ko', readFileSync(join(cache, 'overlay.ko'))),
+    executable('init', Buffer.from(initScript(command))),
+  ]);
+}
+
+function initScript(command: readonly string[]): string {
+  const modules = join(cache, 'kernel', 'lib', 'modules');
+  const inside = [
+    'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8',
+    'cd /tmp',
+    `${command.map(quote).join(' ')} </dev/null >/dev/console 2>&1`,
+    'code=$?',
+    'echo "{\\"event\\":\\"exit\\",\\"code\\":$code}" >/dev/vport0p1',
+    '/usr/bin/busybox poweroff -f',
+  ].join('\n');
+  return [
+    '#!/bin/busybox sh',
+    'b=/bin/busybox',
+    '$b mount -t proc proc /proc',
+    '$b mount -t sysfs sys /sys',
+    '$b mount -t devtmpfs dev /dev',
+    '$b insmod /overlay.ko',
+    '$b mount -t virtiofs -o ro host /host',
+    '$b mount -t tmpfs layer /layer',
+    '$b mkdir /layer/upper /layer/work',
+    '$b mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /root',
+    'for kind in proc sys dev; do $b mount --bind /$kind /root/$kind; done',
+    'for place in run tmp dev/shm; do $b mkdir -p /root/$place; $b mount -t tmpfs tmpfs /root/$place; done',
+    // Where the kernel, `modprobe` and `mount` look for modules and mounts.
+    '$b mkdir -p /root/usr/lib/modules /run/lock',
+    `$b mount --bind ${quote(`/host${modules}`)} /root/usr/lib/modules`,
+    '$b rm -f /root/etc/mtab && $b ln -s /proc/self/mounts /root/etc/mtab',
+    '$b ip link set lo up',
+    '$b hostname machine',
+    `exec $b chroot /root /bin/sh -c ${quote(inside)}`,
+    '',
+  ].join('\n');
+}
+
+function quote(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+interface Reports {
+  /** After the machine's end: the exit code in the last report, if there was one. */
+  finished(): Promise<number | undefined>;
+}
+
+async function listenForReports(path: string, onReport: (report: Report) => void): Promise<Reports> {
+  let exitCode: number | undefined;
+  let ended: Promise<unknown> = Promise.resolve();
+  const server = net.createServer((socket) => {
+    let rest = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        const report = parseReport(line);
+        if (report.event === 'exit') exitCode = report.code;
+        onReport(report);
+      }
+    });
+    ended = once(socket, 'close');
+  });
+  server.listen(path);
+  await once(server, 'listening');
+  return {
+    async finished() {
+      await ended;
+      server.close();
+      return exitCode;
+    },
+  };
+}
+
+async function waitForSocket(path: string, child: ChildProcess, log: () => string): Promise<void> {
+  while (!existsSync(path)) {
+    if (child.exitCode !== null) throw new Error(`virtiofsd ended with ${child.exitCode} (it needs root): ${log()}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** The end of what a process writes. */
+function collect(child: ChildProcess): () => string {
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8');
+    stream?.on('data', (chunk: string) => {
+      text = (text + chunk).slice(-consoleBytesMax);
+    });
+  }
+  return () => text;
+}
