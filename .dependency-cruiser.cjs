@@ -32,7 +32,7 @@ module.exports = {
       severity: 'error',
       comment: `src/${layer}/ sees only itself${below.map((name) => `, ${name}`).join('')}`,
       from: { path: folder(layer) },
-      to: { path: '^(src|test|bench)/', pathNot: [folder(layer), ...below.map(folder)] },
+      to: { path: '^(src|test|bench|demo)/', pathNot: [folder(layer), ...below.map(folder)] },
     })),
     {
       name: 'known-layer',
@@ -46,7 +46,7 @@ module.exports = {
       severity: 'error',
       comment: 'src/cli/ is wiring: it sees everything in src/, and only tests and programs see it',
       from: { path: '^src/cli/' },
-      to: { path: '^(test|bench)/' },
+      to: { path: '^(test|bench|demo)/' },
     },
     {
       name: 'pure',
@@ -66,7 +66,7 @@ module.exports = {
       name: 'ffi-only-in-linux',
       severity: 'error',
       comment: 'one place that calls the C library',
-      from: { path: '^(src|test|bench)/', pathNot: folder('linux') },
+      from: { path: '^(src|test|bench|demo)/', pathNot: folder('linux') },
       to: { path: 'node_modules/koffi' },
     },
     {

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-const folders = ['src', 'test', 'bench'].filter((folder) => existsSync(folder));
+const folders = ['src', 'test', 'bench', 'demo'].filter((folder) => existsSync(folder));
 
 const sources = folders.flatMap((folder) =>
   readdirSync(folder, { recursive: true, withFileTypes: true })
