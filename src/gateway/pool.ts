@@ -1,0 +1,443 @@
+/**
+ * The pool of servers: sends jobs to the server in use, tries again what fails, and changes servers. Retry and time live here
+ * and nowhere else; the failure table says what is tried again.
+ *
+ *            found                    copies replayed
+ * searching ───────► preparing ─────────────────────► ready
+ *     ▲                  │                              │
+ *     └──────────────────┴────── server lost ◄──────────┘          any ── close ──► closed
+ *
+ * Promises: every job is settled (invariant 8); at most `inFlight…Max` is on its way (invariant 7); a write that may still land on one
+ * server is neither given to another nor answered (rules G4, G5); no answer of an attachment that was given up counts (G6).
+ */
+import { assert } from '../base/assert.js';
+import type { Channel } from '../base/channel.js';
+import { type Clock, sleep, type Timer } from '../base/clock.js';
+import { asFailure, Failure } from '../base/failure.js';
+import type { DiskAnswer, WriteStamp } from '../http-disk/messages.js';
+import { type Attachment, type Hazard, isOver } from './attachment.js';
+import type { Backend } from './backend.js';
+import type { GatewayEvent } from './events.js';
+import { bytesOnTheWire, isSmall, JobQueue } from './job-queue.js';
+import { type Done, isWrite, type Job, planFor, type Task } from './job.js';
+import type { Ledger } from './ledger.js';
+import { replay } from './replay.js';
+import type { Retention } from './retention.js';
+import { Search, type SearchOptions } from './search.js';
+import type { Session } from './session.js';
+
+export interface PoolOptions {
+  readonly clock: Clock;
+  readonly session: Session;
+  readonly ledger: Ledger;
+  readonly events: Channel<GatewayEvent>;
+  /** How long one attempt may take, milliseconds. */
+  readonly requestTimeoutMs: number;
+  /** Write-back mode's copies. Undefined: write-through. */
+  readonly retention: Retention | undefined;
+  /** Whether a refused connection to a server's own address proves that its process is gone (rule G5). */
+  readonly refusalProvesDeath: boolean;
+  readonly judge: SearchOptions['judge'];
+  /** Called when a server has been chosen, before anything is sent to it. */
+  readonly adopt: (attachment: Attachment) => void;
+}
+
+/** The longest time between a server's check of a write and the end of that write, allowed for beyond the deadline. */
+const landingMarginMs = 1000;
+/** How often time-outs and hazards are looked at. */
+const sweepPeriodMs = 100;
+/** What fails more often than this is tried again only after a pause. */
+const promptAttemptsMax = 3;
+const retryPauseMs = 100;
+/** How often a server whose death would free a waiting write is asked whether it still listens. */
+const deathCheckPeriodMs = 20;
+
+const inFlightJobsMax = 256;
+const inFlightLargeBytesMax = 8 * 1024 * 1024;
+
+type State =
+  | { readonly at: 'searching'; readonly search: Search }
+  | { readonly at: 'preparing'; readonly attachment: Attachment }
+  | { readonly at: 'ready'; readonly attachment: Attachment }
+  | { readonly at: 'closed' };
+
+const noHazards: readonly Hazard[] = [];
+
+export class Pool {
+  readonly #servers: readonly Backend[];
+  readonly #options: PoolOptions;
+  readonly #waiting = new JobQueue();
+  /** Oldest transmission first. */
+  readonly #inFlight = new Set<Job>();
+  /** Lost attachments to which a write may still be on its way. */
+  readonly #suspects = new Set<Attachment>();
+  /** Writes of replays that were cut short and may still land. */
+  #replayHazards: Hazard[] = [];
+  #inFlightLargeBytes = 0;
+  #state: State;
+  #sequence = 0;
+  #sweep: Timer | undefined;
+  /** The attachment whose instance holds all copies; undefined while none does. */
+  #copiesAt: Attachment | undefined;
+
+  /** Starts to search at once. `servers`: at least one, in the order of preference. */
+  constructor(servers: readonly Backend[], options: PoolOptions) {
+    assert(servers.length > 0, 'a pool has servers');
+    this.#servers = servers;
+    this.#options = options;
+    this.#state = this.#searchingState(servers);
+  }
+
+  /** The server in use, if there is one. */
+  get current(): Attachment | undefined {
+    return this.#state.at === 'ready' ? this.#state.attachment : undefined;
+  }
+
+  /** Jobs that wait or are in flight. */
+  get pending(): number {
+    return this.#waiting.size + this.#inFlight.size;
+  }
+
+  /**
+   * Does `task` on whichever server can. Rejects with a `Failure`: `gave-up` when it was not done by `giveUpAtMs` of the clock
+   * and no transmission of it can still land, which takes one request time-out and the landing margin longer at the most.
+   */
+  perform(task: Task, giveUpAtMs: number): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      if (this.#state.at === 'closed') return reject(new Failure('shutting-down'));
+      const job = this.#newJob(task, giveUpAtMs, false, resolve, reject);
+      if (this.#state.at === 'ready' && this.#waiting.size === 0 && this.#hasRoom(job)) {
+        this.#send(job, this.#state.attachment);
+      } else {
+        this.#waiting.add(job);
+        this.#pump();
+      }
+      this.#scheduleSweep();
+    });
+  }
+
+  /** Rejects everything with `shutting-down`; nothing is sent after it. */
+  close(): void {
+    if (this.#state.at === 'closed') return;
+    if (this.#state.at === 'searching') this.#state.search.cancel();
+    this.#state = { at: 'closed' };
+    this.#sweep?.cancel();
+    for (const backend of this.#servers) backend.abandon();
+    for (const job of [...this.#waiting.take(() => true), ...this.#inFlight]) job.reject(new Failure('shutting-down'));
+    this.#inFlight.clear();
+  }
+
+  #newJob(task: Task, giveUpAtMs: number, once: boolean, resolve: Job['resolve'], reject: Job['reject']): Job {
+    this.#sequence += 1;
+    return {
+      task,
+      once,
+      sequence: this.#sequence,
+      giveUpAtMs,
+      sentTo: null,
+      sentAtMs: 0,
+      deadlineMs: 0,
+      deferred: false,
+      failedAttempts: 0,
+      notBeforeMs: 0,
+      hazards: noHazards,
+      coversUpTo: 0,
+      resolve,
+      reject,
+    };
+  }
+
+  // --- sending ---
+
+  #pump(): void {
+    if (this.#state.at !== 'ready' || this.#waiting.size === 0) return;
+    const { attachment } = this.#state;
+    const nowMs = this.#options.clock.nowMs();
+    this.#pumpLine(this.#waiting.small, attachment, nowMs);
+    this.#pumpLine(this.#waiting.large, attachment, nowMs);
+  }
+
+  #pumpLine(line: Job[], attachment: Attachment, nowMs: number): void {
+    let kept = 0;
+    let next = 0;
+    for (; next < line.length; next += 1) {
+      const job = line[next];
+      if (job === undefined || this.current !== attachment || !this.#hasRoom(job)) break;
+      if (this.#mayBeSent(job, attachment, nowMs)) this.#send(job, attachment);
+      else line[kept++] = job;
+    }
+    line.splice(kept, next - kept);
+  }
+
+  #hasRoom(job: Job): boolean {
+    if (this.#inFlight.size >= inFlightJobsMax) return false;
+    if (isSmall(job) || this.#inFlightLargeBytes === 0) return true;
+    return this.#inFlightLargeBytes + bytesOnTheWire(job) <= inFlightLargeBytesMax;
+  }
+
+  /** Rule G5: to another instance only when no earlier transmission can still land. */
+  #mayBeSent(job: Job, attachment: Attachment, nowMs: number): boolean {
+    if (job.notBeforeMs > nowMs || job.giveUpAtMs <= nowMs) return false;
+    return job.hazards.every(
+      (hazard) => hazard.attachment.isSameInstance(attachment) || isOver(hazard, nowMs, landingMarginMs),
+    );
+  }
+
+  #send(job: Job, attachment: Attachment): void {
+    const { clock, retention } = this.#options;
+    const { task } = job;
+    const nowMs = clock.nowMs();
+    const stamp = isWrite(task) ? this.#stamp(attachment, nowMs) : undefined;
+    const deferred = stamp !== undefined && retention !== undefined && isWrite(task) && task.deferrable;
+    // Rule G7. Write-through reads need no instance: whatever was acknowledged is durable on any of them.
+    const instance = retention === undefined ? undefined : attachment.instance;
+    const plan = planFor(task, attachment, stamp, deferred, instance);
+    if (plan.kind === 'fail') return job.reject(plan.failure);
+    job.deferred = deferred;
+    job.coversUpTo = retention?.newest ?? 0;
+    if (plan.kind === 'answer') return job.resolve({ answer: plan.answer, deferred: false, attachment });
+    job.sentTo = attachment;
+    job.sentAtMs = nowMs;
+    job.deadlineMs = stamp?.deadlineMs ?? 0;
+    this.#inFlight.add(job);
+    if (!isSmall(job)) this.#inFlightLargeBytes += bytesOnTheWire(job);
+    attachment.backend.send(plan.request, plan.bytes, plan.into).then(
+      (answer) => this.#answered(job, attachment, answer),
+      (error: unknown) => this.#failed(job, attachment, asFailure(error)),
+    );
+  }
+
+  #stamp(attachment: Attachment, nowMs: number): WriteStamp | undefined {
+    const { instance, clock } = attachment;
+    if (instance === undefined || clock === undefined) return undefined;
+    const { session, requestTimeoutMs } = this.#options;
+    const deadlineMs = Math.ceil(clock.estimateMs(nowMs) + requestTimeoutMs);
+    return { session: session.id, epoch: session.epoch, instance, deadlineMs };
+  }
+
+  // --- answers ---
+
+  #answered(job: Job, attachment: Attachment, answer: DiskAnswer): void {
+    if (!this.#land(job, attachment)) return;
+    if (answer.clockMs !== undefined) attachment.clock?.learn(answer.clockMs, this.#options.clock.nowMs());
+    if (isWrite(job.task) && attachment.instance !== undefined && answer.instance !== attachment.instance) {
+      this.#again(
+        job,
+        attachment,
+        new Failure('malformed-response', 'a write was answered by another instance than it named'),
+      );
+    } else {
+      this.#succeed(job, attachment, answer);
+    }
+    this.#pump();
+  }
+
+  #succeed(job: Job, attachment: Attachment, answer: DiskAnswer): void {
+    if (job.task.op === 'flush') this.#options.retention?.dropCommitted(job.coversUpTo);
+    job.resolve({ answer, deferred: job.deferred, attachment });
+  }
+
+  #failed(job: Job, attachment: Attachment, failure: Failure): void {
+    if (!this.#land(job, attachment)) return;
+    if (failure.row.retry === 'never') job.reject(failure);
+    else this.#again(job, attachment, failure);
+    this.#pump();
+  }
+
+  /** Takes the job out of flight. False: the attachment was given up meanwhile, and the job waits already (rule G6). */
+  #land(job: Job, attachment: Attachment): boolean {
+    if (job.sentTo !== attachment || !this.#inFlight.delete(job)) return false;
+    if (!isSmall(job)) this.#inFlightLargeBytes -= bytesOnTheWire(job);
+    job.sentTo = null;
+    return true;
+  }
+
+  /** One attempt failed and the failure table allows another. */
+  #again(job: Job, attachment: Attachment, failure: Failure): void {
+    if (failure.row.outcome === 'unknown') this.#noteHazard(job, attachment);
+    job.failedAttempts += 1;
+    if (job.failedAttempts > promptAttemptsMax) job.notBeforeMs = this.#options.clock.nowMs() + retryPauseMs;
+    this.#wait(job, failure);
+    if (failure.row.retry === 'elsewhere') this.#lose(attachment, failure, job.failedAttempts > 1);
+  }
+
+  #wait(job: Job, failure: Failure): void {
+    if (job.once) return job.reject(failure);
+    this.#waiting.add(job);
+    this.#scheduleSweep();
+  }
+
+  #noteHazard(job: Job, attachment: Attachment): void {
+    // Without sessions nothing is known and nothing can be known: best effort (rule G12).
+    if (!isWrite(job.task) || attachment.clock === undefined) return;
+    const hazard = { attachment, deadlineMs: job.deadlineMs };
+    if (job.once) this.#replayHazards.push(hazard);
+    else job.hazards = [...job.hazards, hazard];
+    this.#suspects.add(attachment);
+  }
+
+  // --- changing servers ---
+
+  /** Gives the server up: all its connections, and everything that is on its way there. */
+  #lose(attachment: Attachment, failure: Failure, again = false): void {
+    if (this.#state.at === 'closed' || this.#state.at === 'searching' || this.#state.attachment !== attachment) return;
+    const { session, events } = this.#options;
+    events.publish({ type: 'lost', server: attachment.backend.name, reason: failure.message });
+    session.raise(); // rule G3, before anything is sent again
+    for (const job of [...this.#inFlight]) {
+      if (!this.#land(job, attachment)) continue;
+      this.#noteHazard(job, attachment);
+      this.#wait(job, failure);
+    }
+    attachment.backend.abandon();
+    const mayHaveRestarted = !again && (failure.code === 'connection-lost' || failure.code === 'other-instance');
+    this.#state = this.#searchingState(this.#orderAfter(attachment.backend, mayHaveRestarted));
+    this.#watchDeath(attachment);
+    this.#scheduleSweep();
+  }
+
+  /** A server that may have restarted comes first; one that is silent, or fails again and again, comes last. */
+  #orderAfter(lost: Backend, mayHaveRestarted: boolean): readonly Backend[] {
+    const place = this.#servers.indexOf(lost);
+    const following = [...this.#servers.slice(place + 1), ...this.#servers.slice(0, place)];
+    return mayHaveRestarted ? [lost, ...following] : [...following, lost];
+  }
+
+  #searchingState(order: readonly Backend[]): State {
+    const { clock, events, judge, requestTimeoutMs } = this.#options;
+    const options = { clock, events, judge, probeTimeoutMs: requestTimeoutMs };
+    return { at: 'searching', search: new Search(order, options, (attachment) => void this.#prepare(attachment)) };
+  }
+
+  /** Brings a server that was found up to date with the copies (rules G8, T3, T4), then uses it. */
+  async #prepare(attachment: Attachment): Promise<void> {
+    const { retention, events, ledger } = this.#options;
+    const { backend, endpoint, instance } = attachment;
+    this.#state = { at: 'preparing', attachment };
+    this.#options.adopt(attachment);
+    this.#concludeDeaths(attachment);
+    const entry = { server: backend.name, endpoint, instance };
+    const upToDate =
+      retention === undefined || retention.isEmpty || this.#copiesAt?.isSameInstance(attachment) === true;
+    if (!upToDate) {
+      this.#copiesAt = undefined;
+      await ledger.record({ ...entry, unflushed: 'nobody' });
+      await this.#untilReplaysLanded(attachment);
+      const tasks = retention.replayTasks();
+      events.publish({ type: 'replaying', server: backend.name, writes: tasks.length, bytes: retention.retainedBytes });
+      const complete = await replay(tasks, (task) => this.#performNow(task, attachment));
+      if (!complete) return;
+      events.publish({ type: 'replayed', server: backend.name });
+    }
+    await ledger.record({ ...entry, unflushed: retention === undefined ? 'none' : 'instance' });
+    if (!this.#isPreparing(attachment)) return;
+    if (instance === undefined) retention?.dropCommitted(retention.newest); // replayed as durable as this server can (rule G12)
+    this.#copiesAt = attachment;
+    this.#state = { at: 'ready', attachment };
+    events.publish({ type: 'selected', server: backend.name, bestEffort: instance === undefined });
+    this.#pump();
+  }
+
+  /** One write of a replay: past the queue, on this attachment or not at all. False: the attachment is lost. */
+  async #performNow(task: Task, attachment: Attachment): Promise<boolean> {
+    for (;;) {
+      if (!this.#isPreparing(attachment)) return false;
+      const failure = await new Promise<Done>((resolve, reject) => {
+        this.#send(this.#newJob(task, Number.POSITIVE_INFINITY, true, resolve, reject), attachment);
+        this.#scheduleSweep();
+      }).then(() => undefined, asFailure);
+      if (failure === undefined) return true;
+      await sleep(this.#options.clock, retryPauseMs);
+      if (failure.row.retry !== 'again') this.#lose(attachment, failure, true);
+    }
+  }
+
+  /** Rule G5 for an earlier replay that did not get to its end: nothing of it can land any more on another instance. */
+  async #untilReplaysLanded(attachment: Attachment): Promise<void> {
+    const { clock } = this.#options;
+    for (;;) {
+      this.#replayHazards = this.#replayHazards.filter((hazard) => !isOver(hazard, clock.nowMs(), landingMarginMs));
+      if (this.#replayHazards.every((hazard) => hazard.attachment.isSameInstance(attachment))) return;
+      if (!this.#isPreparing(attachment)) return;
+      await sleep(clock, deathCheckPeriodMs);
+    }
+  }
+
+  #isPreparing(attachment: Attachment): boolean {
+    return this.#state.at === 'preparing' && this.#state.attachment === attachment;
+  }
+
+  // --- certainty that a server is gone (rule G5) ---
+
+  /** A new process on the very address that a lost instance published as its own: the old one does not listen there any more. */
+  #concludeDeaths(attachment: Attachment): void {
+    if (!this.#options.refusalProvesDeath || attachment.endpoint === undefined) return;
+    for (const suspect of this.#suspects) {
+      if (suspect.endpoint === attachment.endpoint && !suspect.isSameInstance(attachment)) suspect.provenGone = true;
+    }
+  }
+
+  #watchDeath(suspect: Attachment): void {
+    const { clock, refusalProvesDeath } = this.#options;
+    if (!refusalProvesDeath || suspect.endpoint === undefined || !this.#isFeared(suspect)) return;
+    suspect.backend.refuses(suspect.endpoint).then(
+      (refused) => {
+        if (refused) {
+          suspect.provenGone = true;
+          this.#pump();
+        } else {
+          clock.after(deathCheckPeriodMs, () => this.#watchDeath(suspect));
+        }
+      },
+      (error: unknown) => void asFailure(error),
+    );
+  }
+
+  /** Whether a waiting write would be free to go if this server were gone. */
+  #isFeared(suspect: Attachment): boolean {
+    const nowMs = this.#options.clock.nowMs();
+    for (const job of this.#waiting) {
+      if (job.hazards.some((hazard) => hazard.attachment === suspect && !isOver(hazard, nowMs, landingMarginMs)))
+        return true;
+    }
+    return false;
+  }
+
+  // --- time ---
+
+  #scheduleSweep(): void {
+    if (this.#sweep !== undefined || this.#state.at === 'closed') return;
+    this.#sweep = this.#options.clock.after(sweepPeriodMs, () => {
+      this.#sweep = undefined;
+      this.#checkTimes();
+      if (this.pending > 0) this.#scheduleSweep();
+    });
+  }
+
+  #checkTimes(): void {
+    const nowMs = this.#options.clock.nowMs();
+    const { requestTimeoutMs, events } = this.#options;
+    for (const job of this.#inFlight) {
+      if (job.sentTo === null || nowMs - job.sentAtMs < requestTimeoutMs) break; // oldest first
+      this.#lose(job.sentTo, new Failure('timed-out', `no answer within ${requestTimeoutMs / 1000} s`));
+      break;
+    }
+    for (const job of this.#waiting.take(
+      (waiting) => waiting.giveUpAtMs <= nowMs && this.#cannotLand(waiting, nowMs),
+    )) {
+      events.publish({ type: 'gave-up', operation: job.task.op });
+      job.reject(new Failure('gave-up', 'no server did it in time'));
+    }
+    this.#forgetSuspects();
+    this.#pump();
+  }
+
+  /** Rule G4: a write is answered, error or not, only when no transmission of it can still land. */
+  #cannotLand(job: Job, nowMs: number): boolean {
+    return job.hazards.every((hazard) => isOver(hazard, nowMs, landingMarginMs));
+  }
+
+  #forgetSuspects(): void {
+    for (const suspect of this.#suspects) if (!this.#isFeared(suspect)) this.#suspects.delete(suspect);
+  }
+}
