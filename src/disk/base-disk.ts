@@ -1,0 +1,103 @@
+/**
+ * What regular files and block devices have in common.
+ * Promise: nothing outside the disk is ever touched, nothing is changed on a read-only disk, and zeroes are written
+ * from one shared buffer, in bounded pieces.
+ */
+import { Failure } from '../base/failure.js';
+import { type Extent, isInside } from '../base/range.js';
+import type { Descriptor } from './descriptor.js';
+import type { Disk } from './disk.js';
+
+const zeroPieceBytesMax = 1024 * 1024;
+const zeroes = Buffer.alloc(zeroPieceBytesMax);
+
+export interface Geometry {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly logicalBlockBytes: number;
+  readonly physicalBlockBytes: number;
+}
+
+export abstract class BaseDisk implements Disk {
+  readonly readOnly: boolean;
+  readonly logicalBlockBytes: number;
+  readonly physicalBlockBytes: number;
+  protected readonly descriptor: Descriptor;
+  #sizeBytes: number;
+
+  constructor(descriptor: Descriptor, geometry: Geometry) {
+    this.descriptor = descriptor;
+    this.readOnly = geometry.readOnly;
+    this.logicalBlockBytes = geometry.logicalBlockBytes;
+    this.physicalBlockBytes = geometry.physicalBlockBytes;
+    this.#sizeBytes = geometry.sizeBytes;
+  }
+
+  abstract get zeroesFast(): boolean;
+  protected abstract zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void>;
+  protected abstract trimInside(offset: number, length: number): Promise<void>;
+  protected abstract extentsInside(offset: number, length: number, extentsMax: number): Promise<Extent[]>;
+  protected abstract measure(): Promise<number>;
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  readNow(offset: number, into: Buffer): boolean {
+    return isInside(offset, into.length, this.#sizeBytes) && this.descriptor.readNow(offset, into);
+  }
+
+  async read(offset: number, into: Buffer): Promise<void> {
+    this.#checkRange(offset, into.length);
+    await this.descriptor.read(offset, into);
+  }
+
+  async write(offset: number, bytes: Buffer): Promise<void> {
+    this.#checkChange(offset, bytes.length);
+    await this.descriptor.write(offset, bytes);
+  }
+
+  async zero(offset: number, length: number, mayTrim: boolean): Promise<void> {
+    this.#checkChange(offset, length);
+    if (length > 0) await this.zeroInside(offset, length, mayTrim);
+  }
+
+  async trim(offset: number, length: number): Promise<void> {
+    this.#checkChange(offset, length);
+    if (length > 0) await this.trimInside(offset, length);
+  }
+
+  async sync(): Promise<void> {
+    if (!this.readOnly) await this.descriptor.sync();
+  }
+
+  async extents(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
+    this.#checkRange(offset, length);
+    return this.extentsInside(offset, length, extentsMax);
+  }
+
+  async refreshSize(): Promise<number> {
+    this.#sizeBytes = await this.measure();
+    return this.#sizeBytes;
+  }
+
+  close(): Promise<void> {
+    return this.descriptor.close();
+  }
+
+  protected async writeZeroes(offset: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += zeroPieceBytesMax) {
+      await this.descriptor.write(offset + done, zeroes.subarray(0, Math.min(zeroPieceBytesMax, length - done)));
+    }
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (isInside(offset, length, this.#sizeBytes)) return;
+    throw new Failure('out-of-range', `${length} bytes at ${offset}: the disk has ${this.#sizeBytes}`);
+  }
+
+  #checkChange(offset: number, length: number): void {
+    if (this.readOnly) throw new Failure('read-only', 'the disk is read-only');
+    this.#checkRange(offset, length);
+  }
+}

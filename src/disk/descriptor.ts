@@ -1,0 +1,124 @@
+/**
+ * An open file descriptor of a disk, through the thread pool.
+ * Promise: reads and writes are whole or fail with a Failure, also when the kernel does them in parts; the descriptor is
+ * closed only when nothing uses it any more, so that a late operation can never reach the file that gets its number next.
+ */
+import { close, fdatasync, read, write } from 'node:fs';
+import { assert } from '../base/assert.js';
+import { Failure } from '../base/failure.js';
+import { errnoOf } from '../linux/errno.js';
+import { readNowait } from '../linux/nowait-read.js';
+import { type DiskKind, diskFailure } from './disk-failure.js';
+
+/** EINTR and EAGAIN are tried again so often in a row; then they are errors. */
+const interruptionsMax = 100;
+
+type Life = { readonly at: 'open' } | { readonly at: 'closing'; readonly done: Promise<void> };
+
+export class Descriptor {
+  readonly kind: DiskKind;
+  readonly #fd: number;
+  #users = 0;
+  #life: Life = { at: 'open' };
+  #whenUnused: (() => void) | undefined;
+  #nowait: 'works' | 'unsupported' = 'works';
+
+  constructor(fd: number, kind: DiskKind) {
+    this.#fd = fd;
+    this.kind = kind;
+  }
+
+  /** Fills `into` with what is in the page cache; false: not possible without waiting. Never blocks. */
+  readNow(offset: number, into: Buffer): boolean {
+    if (this.#nowait === 'unsupported' || this.#life.at !== 'open') return false;
+    const outcome = readNowait(this.#fd, offset, into);
+    if (outcome === 'unsupported') this.#nowait = 'unsupported';
+    return outcome === 'done';
+  }
+
+  /** Fills `into`. A disk that ends before that is `unavailable`: it is not what it was when it was opened. */
+  read(offset: number, into: Buffer): Promise<void> {
+    return this.use('read', async (fd) => {
+      let done = 0;
+      while (done < into.length) {
+        const count = await persist(() => readSome(fd, into, done, offset + done));
+        if (count === 0) throw new Failure('unavailable', `the disk ends at ${offset + done} bytes, it has shrunk`);
+        done += count;
+      }
+    });
+  }
+
+  write(offset: number, bytes: Buffer): Promise<void> {
+    return this.use('write', async (fd) => {
+      let done = 0;
+      while (done < bytes.length) {
+        const count = await persist(() => writeSome(fd, bytes, done, offset + done));
+        if (count === 0) throw new Failure('disk-error', 'write: no progress');
+        done += count;
+      }
+    });
+  }
+
+  sync(): Promise<void> {
+    return this.use('fdatasync', (fd) => persist(() => syncData(fd)));
+  }
+
+  /**
+   * Runs `run` with the descriptor, which stays open until then. Errors of system calls become Failures that name
+   * `doing`; `run` deals with those that are none.
+   */
+  async use<Result>(doing: string, run: (fd: number) => Promise<Result>): Promise<Result> {
+    if (this.#life.at !== 'open') throw new Failure('unavailable', 'the disk is closed');
+    this.#users += 1;
+    try {
+      return await run(this.#fd);
+    } catch (error) {
+      throw diskFailure(error, this.kind, doing);
+    } finally {
+      this.#users -= 1;
+      if (this.#users === 0) this.#whenUnused?.();
+    }
+  }
+
+  /** Lets what runs finish, and closes. Idempotent. New operations are refused from now on. */
+  close(): Promise<void> {
+    if (this.#life.at === 'open') this.#life = { at: 'closing', done: this.#closeWhenUnused() };
+    return this.#life.done;
+  }
+
+  async #closeWhenUnused(): Promise<void> {
+    if (this.#users > 0) await new Promise<void>((resolve) => (this.#whenUnused = resolve));
+    assert(this.#users === 0, 'closed while in use');
+    await new Promise<void>((resolve, reject) => {
+      close(this.#fd, (error) => (error ? reject(diskFailure(error, this.kind, 'close')) : resolve()));
+    });
+  }
+}
+
+/** `attempt` again when a signal interrupted it. */
+export async function persist<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  for (let interruptions = 0; ; interruptions += 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const errno = errnoOf(error);
+      if ((errno !== 'EINTR' && errno !== 'EAGAIN') || interruptions >= interruptionsMax) throw error;
+    }
+  }
+}
+
+function readSome(fd: number, into: Buffer, from: number, offset: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(fd, into, from, into.length - from, offset, (error, count) => (error ? reject(error) : resolve(count)));
+  });
+}
+
+function writeSome(fd: number, bytes: Buffer, from: number, offset: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(fd, bytes, from, bytes.length - from, offset, (error, count) => (error ? reject(error) : resolve(count)));
+  });
+}
+
+function syncData(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve())));
+}

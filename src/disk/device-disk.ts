@@ -1,0 +1,103 @@
+/**
+ * A block device as a disk.
+ * Promise: what the kernel only does with whole blocks (zeroing, discarding) is done so inside the range; at its edges
+ * zeroes are written, and trims leave the bytes alone.
+ *
+ * Zeroes come by fallocate(2) rather than by the ioctl BLKZEROOUT: the same function of the kernel, but it looks after
+ * the page cache afterwards, so that on kernels before 5.15 a read in between cannot leave old data cached.
+ */
+import { readFile } from 'node:fs/promises';
+import type { Extent } from '../base/range.js';
+import { deviceSize, discard } from '../linux/block-device.js';
+import type { DeviceNumber } from '../linux/device-number.js';
+import { errnoOf } from '../linux/errno.js';
+import { punchHole, zeroRange } from '../linux/fallocate.js';
+import { BaseDisk, type Geometry } from './base-disk.js';
+import { type Descriptor, persist } from './descriptor.js';
+import { checkedSize } from './size.js';
+
+/** A page: partial pages would have to be merged with the page cache. */
+const alignmentBytesMin = 4096;
+/** So that no thread of the pool is in one system call for long. */
+const pieceBytesMax = 64 * 1024 * 1024;
+
+/** The device does not have it, or somebody else uses the pages: then it is done in another way. */
+const refusals: ReadonlySet<string | undefined> = new Set(['EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'EINVAL', 'EBUSY']);
+
+export class DeviceDisk extends BaseDisk {
+  readonly zeroesFast: boolean;
+
+  constructor(descriptor: Descriptor, geometry: Geometry, zeroesFast: boolean) {
+    super(descriptor, geometry);
+    this.zeroesFast = zeroesFast;
+  }
+
+  protected override async zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void> {
+    const inner = this.#alignedPart(offset, length);
+    await this.writeZeroes(offset, inner.offset - offset);
+    for (const piece of pieces(inner.offset, inner.length)) {
+      if (mayTrim && (await this.#try('punch', (fd) => punchHole(fd, piece.offset, piece.length)))) continue;
+      if (await this.#try('zero', (fd) => zeroRange(fd, piece.offset, piece.length))) continue;
+      await this.writeZeroes(piece.offset, piece.length);
+    }
+    const innerEnd = inner.offset + inner.length;
+    await this.writeZeroes(innerEnd, offset + length - innerEnd);
+  }
+
+  protected override async trimInside(offset: number, length: number): Promise<void> {
+    const inner = this.#alignedPart(offset, length);
+    for (const piece of pieces(inner.offset, inner.length)) {
+      if (!(await this.#try('discard', (fd) => discard(fd, piece.offset, piece.length)))) return;
+    }
+  }
+
+  /** A block device cannot tell what is allocated. */
+  protected override async extentsInside(offset: number, length: number): Promise<Extent[]> {
+    return [{ offset, length, kind: 'data' }];
+  }
+
+  protected override async measure(): Promise<number> {
+    return checkedSize(await this.descriptor.use('BLKGETSIZE64', deviceSize));
+  }
+
+  /** The whole blocks inside the range. Without any: empty, at its end. */
+  #alignedPart(offset: number, length: number): { offset: number; length: number } {
+    const unit = Math.max(alignmentBytesMin, this.logicalBlockBytes, this.physicalBlockBytes);
+    const end = offset + length;
+    const first = Math.ceil(offset / unit) * unit;
+    const last = Math.floor(end / unit) * unit;
+    return first < last ? { offset: first, length: last - first } : { offset: end, length: 0 };
+  }
+
+  async #try(doing: string, run: (fd: number) => Promise<void>): Promise<boolean> {
+    return this.descriptor.use(doing, async (fd) => {
+      try {
+        await persist(() => run(fd));
+        return true;
+      } catch (error) {
+        if (!refusals.has(errnoOf(error))) throw error;
+        return false;
+      }
+    });
+  }
+}
+
+/** Whether the device zeroes blocks by itself, as sysfs tells; false when it does not tell. */
+export async function hasZeroOffload({ major, minor }: DeviceNumber): Promise<boolean> {
+  const device = `/sys/dev/block/${major}:${minor}`;
+  // A partition has no queue of its own, its disk has.
+  for (const queue of [`${device}/queue`, `${device}/../queue`]) {
+    try {
+      return Number(await readFile(`${queue}/write_zeroes_max_bytes`, 'latin1')) > 0;
+    } catch {
+      // The next place, or no sysfs.
+    }
+  }
+  return false;
+}
+
+function* pieces(offset: number, length: number): Generator<{ offset: number; length: number }> {
+  for (let done = 0; done < length; done += pieceBytesMax) {
+    yield { offset: offset + done, length: Math.min(pieceBytesMax, length - done) };
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Opens a disk by its path: a regular file or a block device.
+ *
+ * Promise: rejects with a Failure only. `unavailable`: wait and try again, it may come (a path under /dev that is not
+ * there yet, a DRBD device that is Secondary, a drive without a medium). Any other code: this path will never do as
+ * long as nobody changes it ({@link isFatalAtStart}). A path that is neither file nor block device is never opened,
+ * because opening a FIFO or a terminal has effects. A medium that cannot be written is opened read-only, with an event.
+ *
+ * Everything goes through the thread pool: the kernel may hold an open for a minute.
+ */
+import { type BigIntStats, constants, open } from 'node:fs';
+import { readlink, stat, statfs } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import type { Channel } from '../base/channel.js';
+import { Failure, type FailureCode } from '../base/failure.js';
+import { deviceSize, isReadOnly, logicalBlockBytes, physicalBlockBytes } from '../linux/block-device.js';
+import { deviceNumber } from '../linux/device-number.js';
+import { errnoOf } from '../linux/errno.js';
+import { Descriptor } from './descriptor.js';
+import { DeviceDisk, hasZeroOffload } from './device-disk.js';
+import type { Disk } from './disk.js';
+import type { DiskKind } from './disk-failure.js';
+import { FileDisk } from './file-disk.js';
+import { checkedSize, statOf } from './size.js';
+
+export interface OpenDiskOptions {
+  readonly readOnly: boolean;
+  /** O_DIRECT: past the page cache, for storage that other hosts write too. */
+  readonly direct: boolean;
+  readonly events?: Channel<DiskEvent> | undefined;
+}
+
+/** For the log. */
+export type DiskEvent = { readonly is: 'opened-read-only'; readonly reason: string };
+
+const drbdMajor = 147;
+const symlinksMax = 40;
+
+/** File systems that have FALLOC_FL_ZERO_RANGE, by the magic number that statfs(2) gives: ext4, XFS, btrfs, f2fs. */
+const zeroingFileSystems: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010]);
+
+/** Whether it is no use to wait for a disk that could not be opened so. */
+export function isFatalAtStart(failure: Failure): boolean {
+  return failure.code !== 'unavailable';
+}
+
+export async function openDisk(path: string, options: OpenDiskOptions): Promise<Disk> {
+  const kind = await kindOf(path);
+  const opened = await openFile(path, kind, options);
+  try {
+    return await diskOf(opened, kind, path, options);
+  } catch (error) {
+    await opened.descriptor.close();
+    throw error instanceof Failure ? error : openFailure(error, kind);
+  }
+}
+
+async function kindOf(path: string): Promise<DiskKind> {
+  let stats: BigIntStats;
+  try {
+    stats = await stat(path, { bigint: true });
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' && (await leadsUnderDev(path))) {
+      throw new Failure('unavailable', 'No such device yet', { cause: error });
+    }
+    throw openFailure(error, 'file');
+  }
+  return checkedKind(stats);
+}
+
+function checkedKind(stats: BigIntStats): DiskKind {
+  if (stats.isFile()) return 'file';
+  if (stats.isBlockDevice()) return deviceNumber(stats.rdev).major === drbdMajor ? 'drbd' : 'device';
+  if (stats.isDirectory()) throw new Failure('invalid-request', 'Is a folder');
+  throw new Failure('invalid-request', 'Neither a regular file nor a block device');
+}
+
+/** Whether the path, or what its symbolic links lead to, lies under /dev. */
+async function leadsUnderDev(path: string): Promise<boolean> {
+  let current = resolve(path);
+  for (let links = 0; links < symlinksMax; links += 1) {
+    if (current.startsWith('/dev/')) return true;
+    try {
+      current = resolve(dirname(current), await readlink(current));
+    } catch {
+      return false;
+    }
+  }
+  return false;
+}
+
+interface Opened {
+  readonly descriptor: Descriptor;
+  readonly readOnly: boolean;
+}
+
+async function openFile(path: string, kind: DiskKind, options: OpenDiskOptions): Promise<Opened> {
+  const flags = options.direct ? constants.O_DIRECT : 0;
+  if (!options.readOnly) {
+    try {
+      return { descriptor: new Descriptor(await openFd(path, constants.O_RDWR | flags), kind), readOnly: false };
+    } catch (error) {
+      if (!isWriteRefusal(errnoOf(error), kind)) throw openFailure(error, kind);
+      options.events?.publish({ is: 'opened-read-only', reason: errnoOf(error) ?? 'unknown' });
+    }
+  }
+  try {
+    return { descriptor: new Descriptor(await openFd(path, constants.O_RDONLY | flags), kind), readOnly: true };
+  } catch (error) {
+    throw openFailure(error, kind);
+  }
+}
+
+/** Refused for writing, perhaps not for reading. A DRBD device says EROFS when it is Secondary: not openable at all. */
+function isWriteRefusal(errno: string | undefined, kind: DiskKind): boolean {
+  return errno === 'EACCES' || errno === 'EPERM' || errno === 'ETXTBSY' || (errno === 'EROFS' && kind !== 'drbd');
+}
+
+async function diskOf(opened: Opened, kind: DiskKind, path: string, options: OpenDiskOptions): Promise<Disk> {
+  const stats = await opened.descriptor.use('fstat', statOf);
+  // The path may have been given to something else between the two looks.
+  if (checkedKind(stats) !== kind) throw new Failure('unavailable', 'It changed while it was opened');
+  return kind === 'file' ? fileDisk(opened, stats, path) : deviceDisk(opened, stats, options);
+}
+
+async function fileDisk({ descriptor, readOnly }: Opened, stats: BigIntStats, path: string): Promise<Disk> {
+  const geometry = {
+    sizeBytes: checkedSize(stats.size),
+    readOnly,
+    logicalBlockBytes: 512,
+    physicalBlockBytes: Math.max(512, Number(stats.blksize)),
+  };
+  const { type } = await statfs(path);
+  return new FileDisk(descriptor, geometry, zeroingFileSystems.has(type));
+}
+
+async function deviceDisk(
+  { descriptor, readOnly }: Opened,
+  stats: BigIntStats,
+  options: OpenDiskOptions,
+): Promise<Disk> {
+  return descriptor.use('open', async (fd) => {
+    const writeProtected = !readOnly && (await isReadOnly(fd));
+    if (writeProtected) options.events?.publish({ is: 'opened-read-only', reason: 'the device is write-protected' });
+    const sizeBytes = checkedSize(await deviceSize(fd));
+    if (sizeBytes === 0) throw new Failure('unavailable', 'The device has no medium (0 bytes)');
+    const geometry = {
+      sizeBytes,
+      readOnly: readOnly || writeProtected,
+      logicalBlockBytes: await logicalBlockBytes(fd),
+      physicalBlockBytes: await physicalBlockBytes(fd),
+    };
+    return new DeviceDisk(descriptor, geometry, await hasZeroOffload(deviceNumber(stats.rdev)));
+  });
+}
+
+/** What a failed stat or open means. */
+const openCodes: Readonly<Record<string, readonly [FailureCode, string]>> = {
+  ENOENT: ['not-found', 'No such file or directory'],
+  ENOTDIR: ['not-found', 'Not a directory'],
+  ELOOP: ['not-found', 'Too many levels of symbolic links'],
+  ENAMETOOLONG: ['invalid-request', 'File name too long'],
+  EACCES: ['access-denied', 'Permission denied'],
+  EPERM: ['access-denied', 'Operation not permitted'],
+  EISDIR: ['invalid-request', 'Is a folder'],
+  EINVAL: ['unsupported', 'The file system does not have what was asked for (O_DIRECT)'],
+  EROFS: ['unavailable', 'Read-only file system'],
+  EMEDIUMTYPE: ['unavailable', 'Wrong medium type'],
+  ENOMEDIUM: ['unavailable', 'No medium found'],
+  ENXIO: ['unavailable', 'No such device or address'],
+  ENODEV: ['unavailable', 'No such device'],
+  EBUSY: ['unavailable', 'Device or resource busy'],
+  EIO: ['unavailable', 'Input/output error'],
+};
+
+function openFailure(error: unknown, kind: DiskKind): unknown {
+  const errno = errnoOf(error);
+  if (errno === undefined) return error;
+  const [code, message] = openCodes[errno] ?? ['unavailable', errno];
+  const hint =
+    kind === 'drbd' && (errno === 'EROFS' || errno === 'EMEDIUMTYPE') ? ' (the DRBD device is Secondary)' : '';
+  return new Failure(code, message + hint, { cause: error });
+}
+
+function openFd(path: string, flags: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    open(path, flags, (error, fd) => (error ? reject(error) : resolve(fd)));
+  });
+}
