@@ -4,6 +4,7 @@
  * closed only when nothing uses it any more, so that a late operation can never reach the file that gets its number next.
  */
 import { close, fdatasync, read, write } from 'node:fs';
+import { promisify } from 'node:util';
 import { assert } from '../base/assert.js';
 import { Failure } from '../base/failure.js';
 import { errnoOf } from '../linux/errno.js';
@@ -12,6 +13,9 @@ import { type DiskKind, diskFailure } from './disk-failure.js';
 
 /** EINTR and EAGAIN are tried again so often in a row; then they are errors. */
 const interruptionsMax = 100;
+
+const syncData = promisify(fdatasync);
+const closeNow = promisify(close);
 
 type Life = { readonly at: 'open' } | { readonly at: 'closing'; readonly done: Promise<void> };
 
@@ -89,9 +93,11 @@ export class Descriptor {
   async #closeWhenUnused(): Promise<void> {
     if (this.#users > 0) await new Promise<void>((resolve) => (this.#whenUnused = resolve));
     assert(this.#users === 0, 'closed while in use');
-    await new Promise<void>((resolve, reject) => {
-      close(this.#fd, (error) => (error ? reject(diskFailure(error, this.kind, 'close')) : resolve()));
-    });
+    try {
+      await closeNow(this.#fd);
+    } catch (error) {
+      throw diskFailure(error, this.kind, 'close');
+    }
   }
 }
 
@@ -117,8 +123,4 @@ function writeSome(fd: number, bytes: Buffer, from: number, offset: number): Pro
   return new Promise((resolve, reject) => {
     write(fd, bytes, from, bytes.length - from, offset, (error, count) => (error ? reject(error) : resolve(count)));
   });
-}
-
-function syncData(fd: number): Promise<void> {
-  return new Promise((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve())));
 }

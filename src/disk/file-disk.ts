@@ -54,8 +54,9 @@ export class FileDisk extends BaseDisk {
     return checkedSize((await this.descriptor.use('fstat', statOf)).size);
   }
 
-  /** Appends to `extents` what lies between `at` and `end`. */
-  async #map(fd: number, at: number, end: number, extentsMax: number, extents: Extent[]): Promise<void> {
+  /** Appends to `extents` what lies between `start` and `end`. */
+  async #map(fd: number, start: number, end: number, extentsMax: number, extents: Extent[]): Promise<void> {
+    let at = start;
     const add = (until: number, kind: ExtentKind) => {
       const limit = Math.min(until, end);
       if (limit > at) extents.push({ offset: at, length: limit - at, kind });

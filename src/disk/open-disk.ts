@@ -11,6 +11,7 @@
 import { type BigIntStats, constants, open } from 'node:fs';
 import { readlink, stat, statfs } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import type { Channel } from '../base/channel.js';
 import { Failure, type FailureCode } from '../base/failure.js';
 import { deviceSize, isReadOnly, logicalBlockBytes, physicalBlockBytes } from '../linux/block-device.js';
@@ -35,6 +36,8 @@ export type DiskEvent = { readonly is: 'opened-read-only'; readonly reason: stri
 
 const drbdMajor = 147;
 const symlinksMax = 40;
+
+const openNow = promisify<string, number, number>(open);
 
 /** File systems that have FALLOC_FL_ZERO_RANGE, by the magic number that statfs(2) gives: ext4, XFS, btrfs, f2fs. */
 const zeroingFileSystems: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010]);
@@ -98,14 +101,14 @@ async function openFile(path: string, kind: DiskKind, options: OpenDiskOptions):
   const flags = options.direct ? constants.O_DIRECT : 0;
   if (!options.readOnly) {
     try {
-      return { descriptor: new Descriptor(await openFd(path, constants.O_RDWR | flags), kind), readOnly: false };
+      return { descriptor: new Descriptor(await openNow(path, constants.O_RDWR | flags), kind), readOnly: false };
     } catch (error) {
       if (!isWriteRefusal(errnoOf(error), kind)) throw openFailure(error, kind);
       options.events?.publish({ is: 'opened-read-only', reason: errnoOf(error) ?? 'unknown' });
     }
   }
   try {
-    return { descriptor: new Descriptor(await openFd(path, constants.O_RDONLY | flags), kind), readOnly: true };
+    return { descriptor: new Descriptor(await openNow(path, constants.O_RDONLY | flags), kind), readOnly: true };
   } catch (error) {
     throw openFailure(error, kind);
   }
@@ -180,10 +183,4 @@ function openFailure(error: unknown, kind: DiskKind): unknown {
   const hint =
     kind === 'drbd' && (errno === 'EROFS' || errno === 'EMEDIUMTYPE') ? ' (the DRBD device is Secondary)' : '';
   return new Failure(code, message + hint, { cause: error });
-}
-
-function openFd(path: string, flags: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    open(path, flags, (error, fd) => (error ? reject(error) : resolve(fd)));
-  });
 }

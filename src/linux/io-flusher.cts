@@ -2,7 +2,11 @@
  * prctl(PR_SET_IO_FLUSHER) for this thread and every thread that it starts later. CommonJS, so that bin/ can load it
  * before any `import()`: that would start the thread pool, whose threads would then not have it.
  */
-const koffi: typeof import('koffi', { with: { 'resolution-mode': 'require' }}) = require('koffi');
+interface ForeignFunctions {
+  load(path: null): { func(declaration: string): (...values: number[]) => number };
+}
+
+const koffi = require('koffi') as ForeignFunctions;
 
 const PR_SET_IO_FLUSHER = 57;
 

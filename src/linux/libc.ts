@@ -14,7 +14,7 @@ export type Argument = number | bigint | string | NodeJS.ArrayBufferView | null;
 
 interface ForeignFunction {
   (...values: Argument[]): number | bigint;
-  async(...values: [...Argument[], (error: unknown, result: number | bigint) => void]): void;
+  async(...values: [...Argument[], (error: Error | null, result: number | bigint) => void]): void;
 }
 
 /** The FFI library refuses more than 256 pending asynchronous calls; the rest waits here, in order. */

@@ -80,7 +80,7 @@ export class Log {
 }
 
 // C0 and C1 controls, DEL, and the two separators that text readers take for ends of lines.
-const unsafeCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
+const unsafeCharacters = /[\p{Cc}\p{Zl}\p{Zp}]/gu;
 const shortEscapes: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
 /** `text` as one line of valid UTF-8 without control characters, of bounded length. */

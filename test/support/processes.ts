@@ -174,11 +174,11 @@ export class RunningProgram {
   }
 
   #advance(): void {
-    for (const waiter of [...this.#waiters]) waiter.check();
+    for (const waiter of this.#waiters) waiter.check();
   }
 
   #failAll(why: string): void {
-    for (const waiter of [...this.#waiters]) waiter.fail(why);
+    for (const waiter of this.#waiters) waiter.fail(why);
   }
 }
 
