@@ -1,0 +1,83 @@
+/**
+ * Applies one write, zero or trim: the checks of the failover protocol, the disk operation, the sync.
+ *
+ * S1  checked again immediately before each disk operation; one of a long range is done in pieces, each checked
+ * S2  counted as in progress from that check to the end of the last piece
+ * S4  the sync is asked for only after that
+ */
+import { Failure } from '../base/failure.js';
+import type { DiskAnswer, WriteRequest } from '../http-disk/messages.js';
+import type { DiskLife } from './disk-life.js';
+import type { Work } from './operation.js';
+import type { SessionTable } from './session-table.js';
+
+/** A zero or trim of a longer range is applied in pieces of this length. */
+const pieceBytesMax = 64 * 1024 * 1024;
+
+export interface ChangeContext {
+  readonly life: DiskLife;
+  readonly sessions: SessionTable;
+  /** Undefined: no objection to applying (a piece of) the request now. */
+  readonly refuse: () => Failure | undefined;
+  readonly answer: () => DiskAnswer;
+  /** The disk has gone, as `failure` says. */
+  readonly lost: (failure: Failure) => void;
+}
+
+export class ChangeWork implements Work {
+  readonly late = 'timed-out';
+  readonly commit: (() => Promise<void>) | undefined;
+  readonly #request: WriteRequest;
+  readonly #bytes: Buffer;
+  readonly #context: ChangeContext;
+  #piecesDone = 0;
+
+  /** `bytes`: the payload of a write; anything for the others. */
+  constructor(request: WriteRequest, bytes: Buffer, context: ChangeContext) {
+    this.#request = request;
+    this.#bytes = bytes;
+    this.#context = context;
+    this.commit = request.deferred ? undefined : () => context.life.commit.durable();
+  }
+
+  check(): Failure | undefined {
+    return this.#context.refuse();
+  }
+
+  answer(): DiskAnswer {
+    return this.#context.answer();
+  }
+
+  async run(): Promise<void> {
+    const { stamp, offset, length } = this.#request;
+    if (stamp !== undefined) this.#context.sessions.begin(stamp.session, stamp.epoch);
+    if (this.#request.op === 'write') return this.#context.life.disk.write(offset, this.#bytes);
+    for (let done = 0; done < length; done += pieceBytesMax) {
+      if (done > 0) this.#recheck();
+      await this.#applyPiece(offset + done, Math.min(pieceBytesMax, length - done));
+      this.#piecesDone++;
+    }
+  }
+
+  ended(): void {
+    const { stamp } = this.#request;
+    if (stamp !== undefined) this.#context.sessions.end(stamp.session);
+  }
+
+  /** A disk that went away in the middle, or a part that was applied: the outcome is unknown, and said to be so. */
+  explain(failure: Failure): Failure {
+    if (failure.code === 'unavailable') this.#context.lost(failure);
+    const partly = this.#piecesDone > 0 && failure.row.outcome === 'not-applied';
+    return partly || failure.code === 'unavailable' ? new Failure('server-error', failure.message) : failure;
+  }
+
+  #recheck(): void {
+    const refusal = this.#context.refuse();
+    if (refusal !== undefined) throw refusal;
+  }
+
+  #applyPiece(offset: number, length: number): Promise<void> {
+    const { disk } = this.#context.life;
+    return this.#request.op === 'zero' ? disk.zero(offset, length, this.#request.mayTrim) : disk.trim(offset, length);
+  }
+}

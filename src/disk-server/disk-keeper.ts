@@ -1,0 +1,189 @@
+/**
+ * Keeps the disk open: opens it, tries again every second while it cannot be opened, and closes and opens it again when it
+ * has gone or a sync has failed.
+ *
+ *     new ── start ──▶ opening ── opened ──▶ open ── sync failed, disk gone ──▶ draining
+ *                      ▲     │ refused                                              │ operations ended, disk closed
+ *                      │     ▼                                                      │
+ *                      ├── waiting (1 s)                                            │
+ *                      └────────────────────────────────────────────────────────────┘
+ *     any ── stop ──▶ stopping ──▶ stopped
+ *
+ * S5  a failed sync ends the life of the disk: no new operation, those in progress finish, then comes a new instance id
+ * S6  stopping: no new operation, those in progress finish (for a limited time), the disk is closed
+ */
+import { assert } from '../base/assert.js';
+import type { Channel } from '../base/channel.js';
+import type { Clock, Timer } from '../base/clock.js';
+import { asFailure, Failure } from '../base/failure.js';
+import type { Disk } from '../disk/disk.js';
+import { DiskLife } from './disk-life.js';
+import { within } from './within.js';
+
+/** Opens the disk. Rejects with a Failure that says why it cannot be opened now. It may take as long as it likes. */
+export type DiskOpener = () => Promise<Disk>;
+
+export type DiskEvent =
+  | { readonly is: 'opened'; readonly sizeBytes: number; readonly readOnly: boolean; readonly instance: string }
+  /** It cannot be opened, and is tried again and again. Once for each reason. */
+  | { readonly is: 'waiting'; readonly reason: string }
+  /** A sync failed: what was not durable may be lost, and whoever has a copy must write it again. */
+  | { readonly is: 'sync-failed'; readonly reason: string }
+  | { readonly is: 'lost'; readonly reason: string };
+
+export interface KeeperLimits {
+  readonly retryDelayMs: number;
+  /** After that the first attempt counts as over, though the opener may still be at it. */
+  readonly firstAttemptMs: number;
+  /** How long a stop waits for operations in progress. */
+  readonly stopWaitMs: number;
+  /** How long a stop waits for the disk to close. */
+  readonly closeWaitMs: number;
+}
+
+export interface KeeperOptions {
+  readonly clock: Clock;
+  readonly openDisk: DiskOpener;
+  /** A new id at each call: 1 to 64 characters of [A-Za-z0-9_-]. */
+  readonly newInstance: () => string;
+  readonly limits: KeeperLimits;
+  readonly events: Channel<DiskEvent>;
+  /** Runs when the disk has just ceased to be open: what has not started yet must not start any more. */
+  readonly onUnavailable: () => void;
+}
+
+type State =
+  | { readonly at: 'new' }
+  | { readonly at: 'opening'; readonly reason: string }
+  | { readonly at: 'waiting'; readonly reason: string; readonly timer: Timer }
+  | { readonly at: 'open'; readonly life: DiskLife }
+  | { readonly at: 'draining'; readonly life: DiskLife; readonly reason: string; readonly closed: Promise<void> }
+  | { readonly at: 'stopping'; readonly stopped: Promise<Stopped> };
+
+/** `unfinished`: operations that were still in progress when the time was over. */
+export interface Stopped {
+  readonly unfinished: number;
+}
+
+export class DiskKeeper {
+  readonly #options: KeeperOptions;
+  #state: State = { at: 'new' };
+  #firstAttemptOver: () => void = () => {};
+  #lastReason: string | undefined;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  /** The open disk; undefined: there is none at the moment. */
+  get life(): DiskLife | undefined {
+    return this.#state.at === 'open' ? this.#state.life : undefined;
+  }
+
+  /** Why there is no open disk. */
+  refusal(): Failure {
+    const state = this.#state;
+    switch (state.at) {
+      case 'new':
+        return new Failure('unavailable', 'the server is starting');
+      case 'opening':
+      case 'waiting':
+      case 'draining':
+        return new Failure('unavailable', `the disk is not open: ${state.reason}`);
+      case 'stopping':
+        return new Failure('unavailable', 'the server is stopping');
+      case 'open':
+        return new Failure('unavailable', 'the disk was opened anew');
+    }
+  }
+
+  /** Resolves when the first attempt to open the disk is over, however it ended. */
+  start(): Promise<void> {
+    assert(this.#state.at === 'new', 'started once');
+    const { clock, limits } = this.#options;
+    const over = new Promise<void>((resolve) => {
+      this.#firstAttemptOver = resolve;
+    });
+    this.#attempt('it is being opened');
+    return within(clock, limits.firstAttemptMs, over).then(() => {});
+  }
+
+  /** S6. Resolves within the limits, whatever the disk does. Idempotent. */
+  stop(): Promise<Stopped> {
+    const state = this.#state;
+    if (state.at === 'stopping') return state.stopped;
+    const stopped = this.#stopFrom(state);
+    this.#state = { at: 'stopping', stopped };
+    this.#firstAttemptOver();
+    this.#options.onUnavailable();
+    return stopped;
+  }
+
+  /** The disk behind `life` has gone: closes it, and waits for its return. */
+  lost(life: DiskLife, failure: Failure): void {
+    this.#leave(life, { is: 'lost', reason: failure.message });
+  }
+
+  #attempt(reason: string): void {
+    this.#state = { at: 'opening', reason };
+    this.#options.openDisk().then(
+      (disk) => this.#opened(disk),
+      (error: unknown) => this.#refused(asFailure(error)),
+    );
+  }
+
+  #opened(disk: Disk): void {
+    const { clock, newInstance, events } = this.#options;
+    const life: DiskLife = new DiskLife(disk, newInstance(), clock.nowMs(), (failure) =>
+      this.#syncFailed(life, failure),
+    );
+    if (this.#state.at !== 'opening') {
+      void life.close();
+      return;
+    }
+    this.#state = { at: 'open', life };
+    this.#lastReason = undefined;
+    events.publish({ is: 'opened', sizeBytes: life.sizeBytes, readOnly: life.readOnly, instance: life.instance });
+    this.#firstAttemptOver();
+  }
+
+  #refused(failure: Failure): void {
+    if (this.#state.at !== 'opening') return;
+    const { clock, limits, events } = this.#options;
+    const reason = failure.message;
+    this.#state = { at: 'waiting', reason, timer: clock.after(limits.retryDelayMs, () => this.#attempt(reason)) };
+    if (reason !== this.#lastReason) events.publish({ is: 'waiting', reason });
+    this.#lastReason = reason;
+    this.#firstAttemptOver();
+  }
+
+  /** S5. */
+  #syncFailed(life: DiskLife, failure: Failure): void {
+    this.#leave(life, { is: 'sync-failed', reason: failure.message });
+  }
+
+  #leave(life: DiskLife, event: DiskEvent & { readonly reason: string }): void {
+    if (this.#state.at !== 'open' || this.#state.life !== life) return;
+    const { reason } = event;
+    const closed = life.idle().then(() => life.close());
+    this.#state = { at: 'draining', life, reason, closed };
+    void closed.then(() => this.#drained(life, reason));
+    this.#options.events.publish(event);
+    this.#options.onUnavailable();
+  }
+
+  #drained(life: DiskLife, reason: string): void {
+    if (this.#state.at === 'draining' && this.#state.life === life) this.#attempt(reason);
+  }
+
+  async #stopFrom(state: State): Promise<Stopped> {
+    if (state.at === 'waiting') state.timer.cancel();
+    if (state.at !== 'open' && state.at !== 'draining') return { unfinished: 0 };
+    const { clock, limits } = this.#options;
+    const { life } = state;
+    await within(clock, limits.stopWaitMs, life.idle());
+    const unfinished = life.running;
+    await within(clock, limits.closeWaitMs, state.at === 'draining' ? state.closed : life.close());
+    return { unfinished };
+  }
+}

@@ -1,0 +1,25 @@
+/** How a request to the disk ended. */
+import type { Failure } from '../base/failure.js';
+import type { DiskAnswer } from '../http-disk/messages.js';
+
+export type Outcome = Done | Failed;
+
+export interface Done {
+  readonly at: 'done';
+  readonly answer: DiskAnswer;
+}
+
+export interface Failed {
+  readonly at: 'failed';
+  readonly failure: Failure;
+  /** For requests that name an instance: which one refused. */
+  readonly answer: DiskAnswer;
+  /**
+   * Present when the time was over before the disk came back: the request's buffers must not be touched until this
+   * resolves. It never rejects.
+   */
+  readonly stillRunning?: Promise<void>;
+}
+
+/** For requests that do not speak of instances. */
+export const plainAnswer: DiskAnswer = { instance: undefined, clockMs: undefined };
