@@ -25,10 +25,10 @@ export const failureTable = {
   // The disk behind the server: final, another server's answer would hide it.
   'no-space': { outcome: 'unknown', retry: 'never', errno: 'ENOSPC' },
   'disk-error': { outcome: 'unknown', retry: 'never', errno: 'EIO' },
-  // Refusals of the failover protocol: certainly not applied, so sent again at once with fresh values.
+  // Refusals of the failover protocol: certainly not applied. A probe brings a new instance or a fresh sample of the clock.
   'stale-epoch': { outcome: 'not-applied', retry: 'again', errno: 'EIO' },
   'other-instance': { outcome: 'not-applied', retry: 'elsewhere', errno: 'EIO' },
-  'deadline-passed': { outcome: 'not-applied', retry: 'again', errno: 'EIO' },
+  'deadline-passed': { outcome: 'not-applied', retry: 'elsewhere', errno: 'EIO' },
   // The server: it has no disk at the moment, is stopping, is full, or is not what it was.
   unavailable: { outcome: 'not-applied', retry: 'elsewhere', errno: 'EIO' },
   'access-denied': { outcome: 'not-applied', retry: 'elsewhere', errno: 'EIO' },

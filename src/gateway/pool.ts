@@ -13,7 +13,7 @@
 import { assert } from '../base/assert.js';
 import type { Channel } from '../base/channel.js';
 import { type Clock, sleep, type Timer } from '../base/clock.js';
-import { asFailure, Failure } from '../base/failure.js';
+import { asFailure, Failure, type FailureCode } from '../base/failure.js';
 import type { DiskAnswer, WriteStamp } from '../http-disk/messages.js';
 import { type Attachment, type Hazard, isOver } from './attachment.js';
 import type { Backend } from './backend.js';
@@ -60,6 +60,9 @@ type State =
   | { readonly at: 'preparing'; readonly attachment: Attachment }
   | { readonly at: 'ready'; readonly attachment: Attachment }
   | { readonly at: 'closed' };
+
+/** After these the server itself may be well, as it was or with a new instance: it is probed first. */
+const aliveCodes: ReadonlySet<FailureCode> = new Set(['connection-lost', 'other-instance', 'deadline-passed']);
 
 const noHazards: readonly Hazard[] = [];
 
@@ -290,17 +293,17 @@ export class Pool {
       this.#wait(job, failure);
     }
     attachment.backend.abandon();
-    const mayHaveRestarted = !again && (failure.code === 'connection-lost' || failure.code === 'other-instance');
-    this.#state = this.#searchingState(this.#orderAfter(attachment.backend, mayHaveRestarted));
+    const mayBeWell = !again && aliveCodes.has(failure.code);
+    this.#state = this.#searchingState(this.#orderAfter(attachment.backend, mayBeWell));
     this.#watchDeath(attachment);
     this.#scheduleSweep();
   }
 
-  /** A server that may have restarted comes first; one that is silent, or fails again and again, comes last. */
-  #orderAfter(lost: Backend, mayHaveRestarted: boolean): readonly Backend[] {
+  /** A server that may be well comes first; one that is silent, or fails again and again, comes last. */
+  #orderAfter(lost: Backend, mayBeWell: boolean): readonly Backend[] {
     const place = this.#servers.indexOf(lost);
     const following = [...this.#servers.slice(place + 1), ...this.#servers.slice(0, place)];
-    return mayHaveRestarted ? [lost, ...following] : [...following, lost];
+    return mayBeWell ? [lost, ...following] : [...following, lost];
   }
 
   #searchingState(order: readonly Backend[]): State {

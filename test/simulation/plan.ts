@@ -1,0 +1,109 @@
+/** What happens in one run, as data: made from a seed, printed, and shrunk. */
+import type { StorageKind } from './storage.js';
+import { Random } from './world.js';
+
+export interface Step {
+  readonly op: 'write' | 'fua' | 'read' | 'flush' | 'zero' | 'trim';
+  readonly block: number;
+  readonly blocks: number;
+  /** Before the step. */
+  readonly pauseMs: number;
+  /** The request is sent again when it has not been answered for so long. */
+  readonly resendAfterMs: number | undefined;
+}
+
+export type Fault = {
+  readonly atMs: number;
+  readonly lastsMs: number;
+  readonly host: number;
+  readonly gateway: number;
+  readonly what: 'kill' | 'crash' | 'stop' | 'pause' | 'cut' | 'take-over' | 'sync-error' | 'write-error' | 'full';
+};
+
+export interface Plan {
+  readonly seed: number;
+  readonly storage: StorageKind;
+  readonly hosts: number;
+  readonly gateways: number;
+  readonly writeBack: boolean;
+  /** Write-back's budget, in blocks. */
+  readonly budgetBlocks: number;
+  readonly blocks: number;
+  readonly clockRates: readonly number[];
+  /** One list of steps for each client; client n talks to gateway n modulo their number. */
+  readonly clients: readonly (readonly Step[])[];
+  readonly faults: readonly Fault[];
+}
+
+export function planFor(seed: number): Plan {
+  const random = new Random(seed * 2 + 1);
+  const storage = random.pick(['own', 'fenced', 'fenced', 'shared', 'shared'] as const);
+  const writeBack = random.chance(0.6);
+  const hosts = storage === 'own' ? 1 : 2;
+  const gateways = !writeBack && random.chance(0.4) ? 2 : 1;
+  const blocks = random.whole(1, 4);
+  const clients = Array.from({ length: random.whole(gateways, 4) }, () =>
+    Array.from({ length: random.whole(5, 25) }, () => stepFor(random, blocks)),
+  );
+  const lengthMs = Math.max(...clients.map((steps) => steps.reduce((sum, step) => sum + step.pauseMs + 20, 0)));
+  const faults = Array.from({ length: random.whole(0, 6) }, () => faultFor(random, storage, hosts, gateways, lengthMs));
+  return {
+    seed,
+    storage,
+    hosts,
+    gateways,
+    writeBack,
+    budgetBlocks: random.pick([4, 8, 1000]),
+    blocks,
+    clockRates: Array.from({ length: 4 }, () => 1 + random.between(-100e-6, 100e-6)),
+    clients,
+    faults: faults.sort((a, b) => a.atMs - b.atMs),
+  };
+}
+
+function stepFor(random: Random, blocks: number): Step {
+  const op = random.pick([
+    'write',
+    'write',
+    'write',
+    'write',
+    'fua',
+    'read',
+    'read',
+    'read',
+    'flush',
+    'zero',
+    'trim',
+  ] as const);
+  const block = random.whole(0, blocks - 1);
+  return {
+    op,
+    block,
+    blocks: random.chance(0.2) ? random.whole(1, blocks - block) : 1,
+    pauseMs: random.chance(0.15) ? random.between(100, 2500) : random.between(0, 15),
+    resendAfterMs: random.chance(0.1) ? random.between(100, 10_000) : undefined,
+  };
+}
+
+function faultFor(random: Random, storage: StorageKind, hosts: number, gateways: number, lengthMs: number): Fault {
+  const everywhere = [
+    'kill',
+    'kill',
+    'stop',
+    'pause',
+    'pause',
+    'cut',
+    'crash',
+    'crash',
+    'sync-error',
+    'write-error',
+    'full',
+  ] as const;
+  return {
+    atMs: random.between(0, lengthMs),
+    lastsMs: random.chance(0.3) ? random.between(3000, 20_000) : random.between(1, 3000),
+    host: random.whole(0, hosts - 1),
+    gateway: random.whole(0, gateways - 1),
+    what: storage === 'fenced' && random.chance(0.15) ? 'take-over' : random.pick(everywhere),
+  };
+}

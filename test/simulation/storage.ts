@@ -1,0 +1,206 @@
+/**
+ * Simulated storage: what was written, what of it is durable, and who may write.
+ *
+ * Three kinds:
+ * * `own`     one host's disk behind a page cache: a crash of the host loses any part of what was not synced
+ * * `fenced`  like DRBD: one host at a time has it open; taking it over shuts the other out; a crash loses unsynced writes
+ * * `shared`  like a LUN that several hosts write with O_DIRECT: all see it at once, nothing is lost by a crash
+ *
+ * A disk of `blocks` blocks of {@link blockBytes} bytes; a block holds one number, its value. Writes of whole blocks only.
+ */
+import { Failure } from '../../src/base/failure.js';
+import type { Extent } from '../../src/base/range.js';
+import type { Disk } from '../../src/disk/disk.js';
+import type { Process, World } from './world.js';
+
+export const blockBytes = 16;
+export type StorageKind = 'own' | 'fenced' | 'shared';
+
+interface Unsynced {
+  readonly block: number;
+  readonly value: number;
+}
+
+/** A pwrite that the kernel of a host is busy with. */
+interface Writing {
+  readonly owner: SimulatedDisk;
+  readonly apply: () => void;
+}
+
+export class Storage {
+  readonly kind: StorageKind;
+  readonly world: World;
+  readonly visible: number[];
+  readonly durable: number[];
+  readonly writing = new Set<Writing>();
+  unsynced: Unsynced[] = [];
+  owner: SimulatedDisk | undefined;
+  /** The next sync fails, and what it should have saved is lost at the next crash. */
+  failNextSync = false;
+  /** The next write fails with this. */
+  failNextWrite: 'disk-error' | 'no-space' | undefined;
+
+  constructor(world: World, kind: StorageKind, blocks: number) {
+    this.world = world;
+    this.kind = kind;
+    this.visible = new Array<number>(blocks).fill(0);
+    this.durable = new Array<number>(blocks).fill(0);
+  }
+
+  put(block: number, value: number): void {
+    this.visible[block] = value;
+    if (this.kind === 'shared') this.durable[block] = value;
+    else this.unsynced.push({ block, value });
+  }
+
+  /** The process died: what the kernel was busy with may or may not be written. */
+  endWrites(owner: SimulatedDisk): void {
+    for (const writing of [...this.writing]) {
+      if (writing.owner !== owner) continue;
+      this.writing.delete(writing);
+      if (this.world.random.chance(0.5)) writing.apply();
+    }
+  }
+
+  /** The host died: any part of what was not synced is gone. */
+  crash(): void {
+    for (const { block, value } of this.unsynced) if (this.world.random.chance(0.5)) this.durable[block] = value;
+    this.unsynced = [];
+    for (const [block, value] of this.durable.entries()) this.visible[block] = value;
+  }
+}
+
+export class SimulatedDisk implements Disk {
+  readonly readOnly = false;
+  readonly logicalBlockBytes = blockBytes;
+  readonly physicalBlockBytes = blockBytes;
+  readonly zeroesFast = true;
+  readonly #storage: Storage;
+  readonly #process: Process;
+
+  constructor(storage: Storage, process: Process) {
+    this.#storage = storage;
+    this.#process = process;
+  }
+
+  get sizeBytes(): number {
+    return this.#storage.visible.length * blockBytes;
+  }
+
+  readNow(offset: number, into: Buffer): boolean {
+    if (this.#isShutOut() || this.#storage.world.random.chance(0.5)) return false;
+    this.#fill(offset, into);
+    return true;
+  }
+
+  read(offset: number, into: Buffer): Promise<void> {
+    return this.#later(0.05, 5, () => this.#fill(offset, into));
+  }
+
+  write(offset: number, bytes: Buffer): Promise<void> {
+    const values: number[] = [];
+    for (let at = 0; at < bytes.length; at += blockBytes) values.push(bytes.readDoubleBE(at));
+    return this.#store(offset / blockBytes, values);
+  }
+
+  zero(offset: number, length: number): Promise<void> {
+    return this.#store(offset / blockBytes, new Array<number>(length / blockBytes).fill(0));
+  }
+
+  trim(offset: number, length: number): Promise<void> {
+    return this.zero(offset, length);
+  }
+
+  sync(): Promise<void> {
+    const storage = this.#storage;
+    const covered = storage.unsynced.length;
+    const saved = storage.unsynced.slice(0, covered);
+    if (storage.failNextSync) {
+      storage.failNextSync = false;
+      return this.#later(0.1, 5, () => {
+        storage.unsynced = storage.unsynced.filter((write) => !saved.includes(write)); // dropped, never written
+        throw new Failure('disk-error', 'EIO from fdatasync');
+      });
+    }
+    return this.#later(0.1, 20, () => {
+      for (const write of saved) {
+        if (!storage.unsynced.includes(write)) continue; // a crash or another sync was faster
+        storage.durable[write.block] = write.value;
+      }
+      storage.unsynced = storage.unsynced.filter((write) => !saved.includes(write));
+    });
+  }
+
+  extents(offset: number, length: number): Promise<Extent[]> {
+    return Promise.resolve([{ offset, length, kind: 'data' }]);
+  }
+
+  refreshSize(): Promise<number> {
+    return Promise.resolve(this.sizeBytes);
+  }
+
+  close(): Promise<void> {
+    if (this.#storage.owner === this) this.#storage.owner = undefined;
+    return Promise.resolve();
+  }
+
+  #isShutOut(): boolean {
+    return this.#storage.kind === 'fenced' && this.#storage.owner !== this;
+  }
+
+  #fill(offset: number, into: Buffer): void {
+    for (let at = 0; at < into.length; at += blockBytes) {
+      into.fill(0, at, at + blockBytes);
+      into.writeDoubleBE(this.#storage.visible[(offset + at) / blockBytes] ?? Number.NaN, at);
+    }
+  }
+
+  /** The kernel does it, whether the process runs or is paused; only the answer waits for the process. */
+  #store(first: number, values: readonly number[]): Promise<void> {
+    const storage = this.#storage;
+    const { world } = storage;
+    if (storage.failNextWrite !== undefined) {
+      const code = storage.failNextWrite;
+      storage.failNextWrite = undefined;
+      return Promise.reject(new Failure(code, 'the disk says so'));
+    }
+    return new Promise((resolve, reject) => {
+      const writing: Writing = {
+        owner: this,
+        apply: () => {
+          if (this.#isShutOut()) return;
+          for (const [index, value] of values.entries()) storage.put(first + index, value);
+        },
+      };
+      storage.writing.add(writing);
+      world.after(writeDelayMs(world), () => {
+        if (!storage.writing.delete(writing)) return;
+        const shutOut = this.#isShutOut();
+        writing.apply();
+        this.#process.do(() => (shutOut ? reject(new Failure('unavailable', 'shut out')) : resolve()));
+      });
+    });
+  }
+
+  #later(minMs: number, maxMs: number, effect: () => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const { world } = this.#storage;
+      world.after(world.random.between(minMs, maxMs), () => {
+        this.#process.do(() => {
+          if (this.#isShutOut()) return reject(new Failure('unavailable', 'shut out'));
+          try {
+            effect();
+            resolve();
+          } catch (error) {
+            reject(error as Failure);
+          }
+        });
+      });
+    });
+  }
+}
+
+/** Mostly short, sometimes long, always shorter than the margin that the gateway allows for it. */
+function writeDelayMs(world: World): number {
+  return world.random.chance(0.1) ? world.random.between(50, 700) : world.random.between(0.05, 3);
+}
