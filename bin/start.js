@@ -1,0 +1,38 @@
+'use strict';
+// What must happen before the first `import`: the size of the thread pool is read once, when its first thread starts,
+// and its threads take over the marks of the thread that starts them.
+const { existsSync } = require('node:fs');
+const { join } = require('node:path');
+
+const oldestNode = [20, 19];
+const threads = '20';
+
+function isTooOld(version) {
+  const [major, minor] = version.split('.').map(Number);
+  return major < oldestNode[0] || (major === oldestNode[0] && minor < oldestNode[1]);
+}
+
+function fail(program, message) {
+  process.stderr.write(`${program}: ${message}\n`);
+  process.exit(1);
+}
+
+/** Runs dist/src/cli/PROGRAM.js. */
+module.exports = async function start(program) {
+  if (isTooOld(process.versions.node)) {
+    fail(program, `needs Node ${oldestNode.join('.')} or newer, this is ${process.versions.node}`);
+  }
+  process.env.UV_THREADPOOL_SIZE ||= threads;
+  const root = join(__dirname, '..');
+  const main = join(root, 'dist', 'src', 'cli', `${program}.js`);
+  if (!existsSync(main)) {
+    fail(program, `it is not built yet. In ${root}, run: npm ci && npm run build`);
+  }
+  try {
+    require('../dist/src/linux/io-flusher.cjs').becomeIoFlusher();
+    await (await import(main)).main(process.argv.slice(2));
+  } catch (error) {
+    if (error.code !== 'ERR_MODULE_NOT_FOUND' && error.code !== 'MODULE_NOT_FOUND') throw error;
+    fail(program, `a part is missing (${error.message.split('\n')[0]}). In ${root}, run: npm ci && npm run build`);
+  }
+};
