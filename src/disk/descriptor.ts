@@ -84,6 +84,16 @@ export class Descriptor {
     }
   }
 
+  /** As {@link use}, for a change of `length` bytes at `offset` by other means than {@link write}. */
+  useRange<Result>(
+    _offset: number,
+    _length: number,
+    doing: string,
+    run: (fd: number) => Promise<Result>,
+  ): Promise<Result> {
+    return this.use(doing, run);
+  }
+
   /** Lets what runs finish, and closes. Idempotent. New operations are refused from now on. */
   close(): Promise<void> {
     if (this.#life.at === 'open') this.#life = { at: 'closing', done: this.#closeWhenUnused() };
@@ -113,13 +123,15 @@ export async function persist<Result>(attempt: () => Promise<Result>): Promise<R
   }
 }
 
-function readSome(fd: number, into: Buffer, from: number, offset: number): Promise<number> {
+/** One pread(2) into `into` from its byte `from` on. Resolves with the number of bytes; 0 at the end of the disk. */
+export function readSome(fd: number, into: Buffer, from: number, offset: number): Promise<number> {
   return new Promise((resolve, reject) => {
     read(fd, into, from, into.length - from, offset, (error, count) => (error ? reject(error) : resolve(count)));
   });
 }
 
-function writeSome(fd: number, bytes: Buffer, from: number, offset: number): Promise<number> {
+/** One pwrite(2) of `bytes` from its byte `from` on. Resolves with the number of bytes. */
+export function writeSome(fd: number, bytes: Buffer, from: number, offset: number): Promise<number> {
   return new Promise((resolve, reject) => {
     write(fd, bytes, from, bytes.length - from, offset, (error, count) => (error ? reject(error) : resolve(count)));
   });

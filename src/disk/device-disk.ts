@@ -7,7 +7,7 @@
  * the page cache afterwards, so that on kernels before 5.15 a read in between cannot leave old data cached.
  */
 import { readFile } from 'node:fs/promises';
-import type { Extent } from '../base/range.js';
+import type { ByteRange, Extent } from '../base/range.js';
 import { deviceSize, discard } from '../linux/block-device.js';
 import type { DeviceNumber } from '../linux/device-number.js';
 import { errnoOf } from '../linux/errno.js';
@@ -36,8 +36,8 @@ export class DeviceDisk extends BaseDisk {
     const inner = this.#alignedPart(offset, length);
     await this.writeZeroes(offset, inner.offset - offset);
     for (const piece of pieces(inner.offset, inner.length)) {
-      if (mayTrim && (await this.#try('punch', (fd) => punchHole(fd, piece.offset, piece.length)))) continue;
-      if (await this.#try('zero', (fd) => zeroRange(fd, piece.offset, piece.length))) continue;
+      if (mayTrim && (await this.#try('punch', piece, punchHole))) continue;
+      if (await this.#try('zero', piece, zeroRange)) continue;
       await this.writeZeroes(piece.offset, piece.length);
     }
     const innerEnd = inner.offset + inner.length;
@@ -47,7 +47,7 @@ export class DeviceDisk extends BaseDisk {
   protected override async trimInside(offset: number, length: number): Promise<void> {
     const inner = this.#alignedPart(offset, length);
     for (const piece of pieces(inner.offset, inner.length)) {
-      if (!(await this.#try('discard', (fd) => discard(fd, piece.offset, piece.length)))) return;
+      if (!(await this.#try('discard', piece, discard))) return;
     }
   }
 
@@ -61,7 +61,7 @@ export class DeviceDisk extends BaseDisk {
   }
 
   /** The whole blocks inside the range. Without any: empty, at its end. */
-  #alignedPart(offset: number, length: number): { offset: number; length: number } {
+  #alignedPart(offset: number, length: number): ByteRange {
     const unit = Math.max(alignmentBytesMin, this.logicalBlockBytes, this.physicalBlockBytes);
     const end = offset + length;
     const first = Math.ceil(offset / unit) * unit;
@@ -69,10 +69,15 @@ export class DeviceDisk extends BaseDisk {
     return first < last ? { offset: first, length: last - first } : { offset: end, length: 0 };
   }
 
-  async #try(doing: string, run: (fd: number) => Promise<void>): Promise<boolean> {
-    return this.descriptor.use(doing, async (fd) => {
+  /** False: this device cannot do it. */
+  #try(
+    doing: string,
+    { offset, length }: ByteRange,
+    run: (fd: number, offset: number, length: number) => Promise<void>,
+  ): Promise<boolean> {
+    return this.descriptor.useRange(offset, length, doing, async (fd) => {
       try {
-        await persist(() => run(fd));
+        await persist(() => run(fd, offset, length));
         return true;
       } catch (error) {
         if (!refusals.has(errnoOf(error))) throw error;
@@ -96,7 +101,7 @@ export async function hasZeroOffload({ major, minor }: DeviceNumber): Promise<bo
   return false;
 }
 
-function* pieces(offset: number, length: number): Generator<{ offset: number; length: number }> {
+function* pieces(offset: number, length: number): Generator<ByteRange> {
   for (let done = 0; done < length; done += pieceBytesMax) {
     yield { offset: offset + done, length: Math.min(pieceBytesMax, length - done) };
   }

@@ -19,13 +19,21 @@ interface Lacks {
   mapping: boolean;
 }
 
+export interface FileTraits {
+  /** Whether the file system is known to have FALLOC_FL_ZERO_RANGE: it cannot be asked without a change. */
+  readonly zeroing: boolean;
+  /** With O_DIRECT, the disk ends at a whole block. */
+  readonly sizeUnitBytes: number;
+}
+
 export class FileDisk extends BaseDisk {
   readonly #lacks: Lacks;
+  readonly #sizeUnitBytes: number;
 
-  /** `zeroing`: whether the file system is known to have FALLOC_FL_ZERO_RANGE (it cannot be asked without a change). */
-  constructor(descriptor: Descriptor, geometry: Geometry, zeroing: boolean) {
+  constructor(descriptor: Descriptor, geometry: Geometry, { zeroing, sizeUnitBytes }: FileTraits) {
     super(descriptor, geometry);
     this.#lacks = { punching: false, zeroing: !zeroing, mapping: false };
+    this.#sizeUnitBytes = sizeUnitBytes;
   }
 
   override get zeroesFast(): boolean {
@@ -33,29 +41,30 @@ export class FileDisk extends BaseDisk {
   }
 
   protected override async zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void> {
-    if (mayTrim && (await this.#try('punching', (fd) => punchHole(fd, offset, length)))) return;
-    if (await this.#try('zeroing', (fd) => zeroRange(fd, offset, length))) return;
+    if (mayTrim && (await this.#change('punching', offset, length, punchHole))) return;
+    if (await this.#change('zeroing', offset, length, zeroRange)) return;
     await this.writeZeroes(offset, length);
   }
 
   protected override async trimInside(offset: number, length: number): Promise<void> {
-    await this.#try('punching', (fd) => punchHole(fd, offset, length));
+    await this.#change('punching', offset, length, punchHole);
   }
 
   protected override async extentsInside(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
     const everything: Extent[] = [{ offset, length, kind: 'data' }];
-    if (this.#lacks.mapping) return everything;
-    const extents: Extent[] = [];
-    const mapped = await this.#try('mapping', (fd) => this.#map(fd, offset, offset + length, extentsMax, extents));
-    return mapped && extents.length > 0 ? extents : everything;
+    const extents = await this.descriptor.use('map', (fd) =>
+      this.#try('mapping', () => this.#map(fd, offset, offset + length, extentsMax)),
+    );
+    return extents === 'lacking' || extents.length === 0 ? everything : extents;
   }
 
   protected override async measure(): Promise<number> {
-    return checkedSize((await this.descriptor.use('fstat', statOf)).size);
+    const size = checkedSize((await this.descriptor.use('fstat', statOf)).size);
+    return size - (size % this.#sizeUnitBytes);
   }
 
-  /** Appends to `extents` what lies between `start` and `end`. */
-  async #map(fd: number, start: number, end: number, extentsMax: number, extents: Extent[]): Promise<void> {
+  async #map(fd: number, start: number, end: number, extentsMax: number): Promise<Extent[]> {
+    const extents: Extent[] = [];
     let at = start;
     const add = (until: number, kind: ExtentKind) => {
       const limit = Math.min(until, end);
@@ -66,12 +75,13 @@ export class FileDisk extends BaseDisk {
       const data = await orEndOfFile(seekData(fd, at));
       if (data === 'end') await this.#checkNotTruncated(fd);
       add(data === 'end' ? end : data, 'hole');
-      if (data === 'end' || at >= end || extents.length >= extentsMax) return;
+      if (data === 'end' || at >= end || extents.length >= extentsMax) return extents;
       const hole = await orEndOfFile(seekHole(fd, at));
       if (hole === 'end') await this.#checkNotTruncated(fd);
       // Somebody else may have punched here meanwhile; whatever is called data is never wrong.
       add(hole === 'end' || hole <= at ? end : hole, 'data');
     }
+    return extents;
   }
 
   async #checkNotTruncated(fd: number): Promise<void> {
@@ -79,19 +89,29 @@ export class FileDisk extends BaseDisk {
     if (size < BigInt(this.sizeBytes)) throw new Failure('unavailable', `the file has shrunk to ${size} bytes`);
   }
 
-  /** False: this file system cannot do it (and is not asked again). */
-  async #try(what: keyof Lacks, run: (fd: number) => Promise<void>): Promise<boolean> {
-    if (this.#lacks[what]) return false;
-    return this.descriptor.use(what, async (fd) => {
-      try {
-        await persist(() => run(fd));
-        return true;
-      } catch (error) {
-        if (!isLack(errnoOf(error), what)) throw error;
-        this.#lacks[what] = true;
-        return false;
-      }
+  /** False: this file system cannot do it. */
+  #change(
+    what: 'punching' | 'zeroing',
+    offset: number,
+    length: number,
+    run: (fd: number, offset: number, length: number) => Promise<void>,
+  ): Promise<boolean> {
+    return this.descriptor.useRange(offset, length, what, async (fd) => {
+      const outcome = await this.#try(what, () => run(fd, offset, length));
+      return outcome !== 'lacking';
     });
+  }
+
+  /** `lacking`: this file system cannot do it, and is not asked again. */
+  async #try<Result>(what: keyof Lacks, run: () => Promise<Result>): Promise<Result | 'lacking'> {
+    if (this.#lacks[what]) return 'lacking';
+    try {
+      return await persist(run);
+    } catch (error) {
+      if (!isLack(errnoOf(error), what)) throw error;
+      this.#lacks[what] = true;
+      return 'lacking';
+    }
   }
 }
 

@@ -8,7 +8,7 @@
  *
  * Everything goes through the thread pool: the kernel may hold an open for a minute.
  */
-import { type BigIntStats, constants, open } from 'node:fs';
+import { type BigIntStats, close, constants, open } from 'node:fs';
 import { readlink, stat, statfs } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -18,6 +18,7 @@ import { deviceSize, isReadOnly, logicalBlockBytes, physicalBlockBytes } from '.
 import { deviceNumber } from '../linux/device-number.js';
 import { errnoOf } from '../linux/errno.js';
 import { Descriptor } from './descriptor.js';
+import { DirectDescriptor, directBlockBytes } from './direct-descriptor.js';
 import { DeviceDisk, hasZeroOffload } from './device-disk.js';
 import type { Disk } from './disk.js';
 import type { DiskKind } from './disk-failure.js';
@@ -37,6 +38,7 @@ export type DiskEvent = { readonly is: 'opened-read-only'; readonly reason: stri
 const drbdMajor = 147;
 const symlinksMax = 40;
 
+const closeNow = promisify(close);
 const openNow = promisify<string, number, number>(open);
 
 /** File systems that have FALLOC_FL_ZERO_RANGE, by the magic number that statfs(2) gives: ext4, XFS, btrfs, f2fs. */
@@ -53,7 +55,7 @@ export async function openDisk(path: string, options: OpenDiskOptions): Promise<
   try {
     return await diskOf(opened, kind, path, options);
   } catch (error) {
-    await opened.descriptor.close();
+    await closeNow(opened.fd);
     throw error instanceof Failure ? error : openFailure(error, kind);
   }
 }
@@ -93,7 +95,7 @@ async function leadsUnderDev(path: string): Promise<boolean> {
 }
 
 interface Opened {
-  readonly descriptor: Descriptor;
+  readonly fd: number;
   readonly readOnly: boolean;
 }
 
@@ -101,14 +103,14 @@ async function openFile(path: string, kind: DiskKind, options: OpenDiskOptions):
   const flags = options.direct ? constants.O_DIRECT : 0;
   if (!options.readOnly) {
     try {
-      return { descriptor: new Descriptor(await openNow(path, constants.O_RDWR | flags), kind), readOnly: false };
+      return { fd: await openNow(path, constants.O_RDWR | flags), readOnly: false };
     } catch (error) {
       if (!isWriteRefusal(errnoOf(error), kind)) throw openFailure(error, kind);
       options.events?.publish({ is: 'opened-read-only', reason: errnoOf(error) ?? 'unknown' });
     }
   }
   try {
-    return { descriptor: new Descriptor(await openNow(path, constants.O_RDONLY | flags), kind), readOnly: true };
+    return { fd: await openNow(path, constants.O_RDONLY | flags), readOnly: true };
   } catch (error) {
     throw openFailure(error, kind);
   }
@@ -120,41 +122,57 @@ function isWriteRefusal(errno: string | undefined, kind: DiskKind): boolean {
 }
 
 async function diskOf(opened: Opened, kind: DiskKind, path: string, options: OpenDiskOptions): Promise<Disk> {
-  const stats = await opened.descriptor.use('fstat', statOf);
+  const stats = await statOf(opened.fd);
   // The path may have been given to something else between the two looks.
   if (checkedKind(stats) !== kind) throw new Failure('unavailable', 'It changed while it was opened');
-  return kind === 'file' ? fileDisk(opened, stats, path) : deviceDisk(opened, stats, options);
+  if (kind === 'file') return fileDisk(opened, stats, path, options);
+  return deviceDisk(opened, kind, stats, options);
 }
 
-async function fileDisk({ descriptor, readOnly }: Opened, stats: BigIntStats, path: string): Promise<Disk> {
+async function fileDisk(opened: Opened, stats: BigIntStats, path: string, options: OpenDiskOptions): Promise<Disk> {
+  const { fd, readOnly } = opened;
+  const blockBytes = options.direct ? await fileBlockBytes(fd, stats) : 512;
   const geometry = {
     sizeBytes: checkedSize(stats.size),
     readOnly,
-    logicalBlockBytes: 512,
-    physicalBlockBytes: Math.max(512, Number(stats.blksize)),
+    logicalBlockBytes: blockBytes,
+    physicalBlockBytes: Math.max(blockBytes, Number(stats.blksize)),
   };
   const { type } = await statfs(path);
-  return new FileDisk(descriptor, geometry, zeroingFileSystems.has(type));
+  const traits = { zeroing: zeroingFileSystems.has(type), sizeUnitBytes: options.direct ? blockBytes : 1 };
+  return new FileDisk(descriptorOf(fd, 'file', blockBytes, options), geometry, traits);
+}
+
+/** The unit of direct requests to this file, which its size must be a multiple of. */
+async function fileBlockBytes(fd: number, stats: BigIntStats): Promise<number> {
+  const blockBytes = await directBlockBytes(fd);
+  if (blockBytes === undefined) throw new Failure('unsupported', 'The file system refuses direct requests (O_DIRECT)');
+  if (stats.size % BigInt(blockBytes) === 0n) return blockBytes;
+  throw new Failure('unsupported', `With O_DIRECT its size, ${stats.size}, must be a multiple of ${blockBytes} bytes`);
 }
 
 async function deviceDisk(
-  { descriptor, readOnly }: Opened,
+  { fd, readOnly }: Opened,
+  kind: DiskKind,
   stats: BigIntStats,
   options: OpenDiskOptions,
 ): Promise<Disk> {
-  return descriptor.use('open', async (fd) => {
-    const writeProtected = !readOnly && (await isReadOnly(fd));
-    if (writeProtected) options.events?.publish({ is: 'opened-read-only', reason: 'the device is write-protected' });
-    const sizeBytes = checkedSize(await deviceSize(fd));
-    if (sizeBytes === 0) throw new Failure('unavailable', 'The device has no medium (0 bytes)');
-    const geometry = {
-      sizeBytes,
-      readOnly: readOnly || writeProtected,
-      logicalBlockBytes: await logicalBlockBytes(fd),
-      physicalBlockBytes: await physicalBlockBytes(fd),
-    };
-    return new DeviceDisk(descriptor, geometry, await hasZeroOffload(deviceNumber(stats.rdev)));
-  });
+  const writeProtected = !readOnly && (await isReadOnly(fd));
+  if (writeProtected) options.events?.publish({ is: 'opened-read-only', reason: 'the device is write-protected' });
+  const sizeBytes = checkedSize(await deviceSize(fd));
+  if (sizeBytes === 0) throw new Failure('unavailable', 'The device has no medium (0 bytes)');
+  const geometry = {
+    sizeBytes,
+    readOnly: readOnly || writeProtected,
+    logicalBlockBytes: await logicalBlockBytes(fd),
+    physicalBlockBytes: await physicalBlockBytes(fd),
+  };
+  const descriptor = descriptorOf(fd, kind, geometry.logicalBlockBytes, options);
+  return new DeviceDisk(descriptor, geometry, await hasZeroOffload(deviceNumber(stats.rdev)));
+}
+
+function descriptorOf(fd: number, kind: DiskKind, blockBytes: number, { direct }: OpenDiskOptions): Descriptor {
+  return direct ? new DirectDescriptor(fd, kind, blockBytes) : new Descriptor(fd, kind);
 }
 
 /** What a failed stat or open means. */

@@ -1,0 +1,12 @@
+/** Buffers for O_DIRECT, which wants memory that starts at a block's boundary. */
+import { assert } from '../base/assert.js';
+import { addressOf } from './libc.js';
+
+/** A fresh buffer of `length` bytes with arbitrary content, whose address is a multiple of `alignment` (bytes). */
+export function alignedBuffer(length: number, alignment: number): Buffer {
+  const whole = Buffer.allocUnsafeSlow(length + alignment);
+  const over = Number(addressOf(whole) % BigInt(alignment));
+  const buffer = whole.subarray(alignment - over, alignment - over + length);
+  assert(addressOf(buffer) % BigInt(alignment) === 0n, 'aligned');
+  return buffer;
+}
