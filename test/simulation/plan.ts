@@ -35,15 +35,17 @@ export interface Plan {
   readonly faults: readonly Fault[];
 }
 
+const writes = ['write', 'fua', 'zero', 'trim'] as const;
+
 export function planFor(seed: number): Plan {
   const random = new Random(seed * 2 + 1);
   const storage = random.pick(['own', 'fenced', 'fenced', 'shared', 'shared'] as const);
   const writeBack = random.chance(0.6);
   const hosts = storage === 'own' ? 1 : 2;
   const gateways = !writeBack && random.chance(0.4) ? 2 : 1;
-  const blocks = random.whole(1, 4);
-  const clients = Array.from({ length: random.whole(gateways, 4) }, () =>
-    Array.from({ length: random.whole(5, 25) }, () => stepFor(random, blocks)),
+  const blocks = random.whole(gateways, 4);
+  const clients = Array.from({ length: random.whole(gateways, 4) }, (_, client) =>
+    Array.from({ length: random.whole(5, 25) }, () => stepFor(random, blocks, gateways, client % gateways)),
   );
   const lengthMs = Math.max(...clients.map((steps) => steps.reduce((sum, step) => sum + step.pauseMs + 20, 0)));
   const faults = Array.from({ length: random.whole(0, 6) }, () => faultFor(random, storage, hosts, gateways, lengthMs));
@@ -61,25 +63,21 @@ export function planFor(seed: number): Plan {
   };
 }
 
-function stepFor(random: Random, blocks: number): Step {
-  const op = random.pick([
-    'write',
-    'write',
-    'write',
-    'write',
-    'fua',
-    'read',
-    'read',
-    'read',
-    'flush',
-    'zero',
-    'trim',
-  ] as const);
-  const block = random.whole(0, blocks - 1);
+/**
+ * Several gateways write each its own blocks, and read all: a write that is tried again after another gateway's write to the same bytes
+ * would undo that, as with any disk that several hosts share (docs/reliability.md).
+ */
+function stepFor(random: Random, blocks: number, gateways: number, gateway: number): Step {
+  const op = random.pick([...writes, ...writes, 'write', 'write', 'read', 'read', 'read', 'read', 'flush'] as const);
+  const isRead = op === 'read' || gateways === 1;
+  const own = Array.from({ length: blocks }, (_, block) => block).filter(
+    (block) => isRead || block % gateways === gateway,
+  );
+  const block = random.pick(own);
   return {
     op,
     block,
-    blocks: random.chance(0.2) ? random.whole(1, blocks - block) : 1,
+    blocks: isRead && random.chance(0.2) ? random.whole(1, blocks - block) : 1,
     pauseMs: random.chance(0.15) ? random.between(100, 2500) : random.between(0, 15),
     resendAfterMs: random.chance(0.1) ? random.between(100, 10_000) : undefined,
   };
