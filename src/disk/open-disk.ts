@@ -22,6 +22,7 @@ import { DirectDescriptor, directBlockBytes } from './direct-descriptor.js';
 import { DeviceDisk, hasZeroOffload } from './device-disk.js';
 import type { Disk } from './disk.js';
 import type { DiskKind } from './disk-failure.js';
+import { type DrbdDevice, primaryPeer } from './drbd.js';
 import { FileDisk } from './file-disk.js';
 import { checkedSize, statOf } from './size.js';
 
@@ -50,7 +51,8 @@ export function isFatalAtStart(failure: Failure): boolean {
 }
 
 export async function openDisk(path: string, options: OpenDiskOptions): Promise<Disk> {
-  const kind = await kindOf(path);
+  const { kind, minor } = await kindOf(path);
+  if (kind === 'drbd') await refuseWhilePeerIsPrimary({ path: resolve(path), minor });
   const opened = await openFile(path, kind, options);
   try {
     return await diskOf(opened, kind, path, options);
@@ -60,7 +62,7 @@ export async function openDisk(path: string, options: OpenDiskOptions): Promise<
   }
 }
 
-async function kindOf(path: string): Promise<DiskKind> {
+async function kindOf(path: string): Promise<{ kind: DiskKind; minor: number }> {
   let stats: BigIntStats;
   try {
     stats = await stat(path, { bigint: true });
@@ -70,7 +72,12 @@ async function kindOf(path: string): Promise<DiskKind> {
     }
     throw openFailure(error, 'file');
   }
-  return checkedKind(stats);
+  return { kind: checkedKind(stats), minor: deviceNumber(stats.rdev).minor };
+}
+
+async function refuseWhilePeerIsPrimary(device: DrbdDevice): Promise<void> {
+  const peer = await primaryPeer(device);
+  if (peer !== undefined) throw new Failure('unavailable', `${peer} is Primary of the DRBD resource`);
 }
 
 function checkedKind(stats: BigIntStats): DiskKind {
