@@ -8,7 +8,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { freePort, start, type Started } from './process.js';
 
-export interface Role {
+interface Role {
   /** What the process does, and its program: `gateway nbd-server`. */
   readonly name: string;
   readonly process: Started;
@@ -109,7 +109,7 @@ function missingProgram(...programs: string[]): string | undefined {
 const socketUri = (path: string): string => `nbd+unix:///?socket=${path}`;
 
 /** Starts an http-disk-server on a free port; tells its URL. */
-export async function startDiskServer(image: string): Promise<{ url: string; port: number; process: Started }> {
+async function startDiskServer(image: string): Promise<{ url: string; port: number; process: Started }> {
   const port = await freePort();
   const args = ['--disk', image, '--ip', '127.0.0.1', '--port', String(port)];
   const process = await start(diskServer, args, { host: '127.0.0.1', port });

@@ -14,7 +14,7 @@ const mebibyte = 2 ** 20;
 
 const programFolders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin'];
 
-export function findProgram(name: string): string | undefined {
+function findProgram(name: string): string | undefined {
   return programFolders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
