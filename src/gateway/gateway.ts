@@ -10,7 +10,7 @@ import { Channel } from '../base/channel.js';
 import type { Clock } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import type { Extent } from '../base/range.js';
-import type { Volume, ZeroOptions } from '../nbd-server/volume.js';
+import type { Volume, ZeroOptions } from '../base/volume.js';
 import type { Attachment } from './attachment.js';
 import type { Backend, Probe } from './backend.js';
 import type { GatewayEvent } from './events.js';

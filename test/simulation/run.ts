@@ -22,14 +22,29 @@ export interface Verdict {
   readonly events: number;
 }
 
+/** What the program under test threw where nobody waited for it: an assertion of ours that did not hold, for example. */
+let thrown: string | undefined;
+process.on('unhandledRejection', (error) => {
+  thrown ??= describe(error);
+});
+process.on('uncaughtException', (error) => {
+  thrown ??= describe(error);
+});
+
+function describe(error: unknown): string {
+  return `the program failed: ${error instanceof Error ? error.stack : String(error)}`;
+}
+
 export async function runPlan(plan: Plan): Promise<Verdict> {
+  thrown = undefined;
   const run = new Run(plan);
   let violation: string | undefined;
   try {
     violation = await run.execute();
   } catch (error) {
-    violation = `the program failed: ${error instanceof Error ? error.stack : String(error)}`;
+    violation = describe(error);
   }
+  violation = thrown ?? violation;
   return { violation, log: run.world.log, events: run.world.events };
 }
 
@@ -60,14 +75,16 @@ class Run {
     const { clients, faults } = this.#plan;
     for (const fault of faults) world.after(fault.atMs, () => this.#inflict(fault));
     for (const [index, steps] of clients.entries()) void this.#client(index, steps);
-    if (!(await world.run(() => this.#clientsDone === clients.length, patienceMs))) return this.#describeHang();
+    if (!(await world.run(() => thrown !== undefined || this.#clientsDone === clients.length, patienceMs)))
+      return this.#describeHang();
     this.#heal();
     world.note('all clients are done');
     let finished = false;
     void this.#finish().then(() => {
       finished = true;
     });
-    if (!(await world.run(() => finished, world.nowMs + patienceMs))) return this.#describeHang();
+    if (!(await world.run(() => thrown !== undefined || finished, world.nowMs + patienceMs)))
+      return this.#describeHang();
     return this.#judge();
   }
 

@@ -4,7 +4,7 @@
  * Every method expects a range inside the volume (the front end has checked it) and rejects with a `Failure` only.
  * Calls may overlap in time; a read sees every write that was answered before the read was issued.
  */
-import type { Extent } from '../base/range.js';
+import type { Extent } from './range.js';
 
 export interface Volume {
   readonly sizeBytes: number;

@@ -1,0 +1,141 @@
+/**
+ * Serves one volume to any number of NBD clients, over a unix socket and TCP.
+ * Promises: a bounded number of clients, who share a bounded number of payload bytes; a client that stalls is disconnected; closing
+ * ends everything at once and leaves no socket file behind that is ours.
+ */
+import { lstat, rename, unlink } from 'node:fs/promises';
+import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
+import { dirname, join } from 'node:path';
+import type { BufferPool } from '../base/buffer-pool.js';
+import { Channel } from '../base/channel.js';
+import type { Clock, Timer } from '../base/clock.js';
+import { Failure } from '../base/failure.js';
+import type { Volume } from '../base/volume.js';
+import { ByteBudget } from './byte-budget.js';
+import { Connection, type ConnectionContext } from './connection.js';
+
+export interface NbdServerOptions {
+  readonly clock: Clock;
+  readonly volume: Volume;
+  /** Shared with the volume. */
+  readonly buffers: BufferPool;
+  readonly exportName: string;
+  readonly exportDescription: string;
+}
+
+export type NbdEvent =
+  | { readonly type: 'connected'; readonly client: string }
+  | { readonly type: 'disconnected'; readonly client: string; readonly fault: string | undefined }
+  | { readonly type: 'refused'; readonly client: string; readonly reason: string };
+
+/** Payload bytes in flight, of all clients together. */
+const payloadBytesInFlightMax = 96 * 1024 * 1024;
+const clientsMax = 256;
+const checkPeriodMs = 1000;
+
+export class NbdServer {
+  readonly events = new Channel<NbdEvent>();
+  readonly #context: ConnectionContext;
+  readonly #connections = new Set<Connection>();
+  readonly #servers: Server[] = [];
+  #unixSocket: { readonly path: string; readonly inode: bigint } | undefined;
+  #check: Timer | undefined;
+
+  constructor(options: NbdServerOptions) {
+    this.#context = { ...options, budget: new ByteBudget(payloadBytesInFlightMax) };
+    this.#scheduleCheck();
+  }
+
+  /** Clients at the moment. */
+  get clients(): number {
+    return this.#connections.size;
+  }
+
+  /** A socket file that nobody answers on is replaced. Rejects with a `Failure` that says what is in the way. */
+  async listenUnix(path: string): Promise<void> {
+    await refuseForeign(path);
+    // libuv unlinks the path that it bound when it closes, whoever's file that is by then: so it binds another name.
+    const bound = join(dirname(path), `.nbd-${process.pid}`);
+    await this.#listen({ path: bound }, 'unix socket', path);
+    const { ino } = await lstat(bound, { bigint: true });
+    await rename(bound, path);
+    this.#unixSocket = { path, inode: ino };
+  }
+
+  /** `host` undefined: all addresses. Port 0: any; resolves with the port. Rejects with a `Failure`. */
+  async listenTcp(host: string | undefined, port: number): Promise<number> {
+    const server = await this.#listen(host === undefined ? { port } : { host, port }, 'TCP', `${host ?? '*'}:${port}`);
+    const address = server.address();
+    return typeof address === 'object' && address !== null ? address.port : port;
+  }
+
+  /** Ends all connections at once, and removes the socket file if it is still ours. */
+  async close(): Promise<void> {
+    this.#check?.cancel();
+    for (const connection of this.#connections) connection.destroy();
+    if (this.#unixSocket !== undefined) await removeOwn(this.#unixSocket);
+    const closed = this.#servers.map((server) => new Promise<void>((resolve) => void server.close(() => resolve())));
+    await Promise.all(closed);
+  }
+
+  #listen(where: ListenOptions, name: string, place: string): Promise<Server> {
+    const server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket, name));
+    return new Promise((resolve, reject) => {
+      server.once('error', (error: NodeJS.ErrnoException) => {
+        reject(new Failure('unavailable', `Cannot listen on \`${place}\`: \`${error.code ?? error.message}\`.`));
+      });
+      server.listen(where, () => {
+        server.on('error', () => {}); // an accept that failed (no descriptors left): the next one is tried
+        this.#servers.push(server);
+        resolve(server);
+      });
+    });
+  }
+
+  #accept(socket: Socket, listener: string): void {
+    const client = socket.remoteAddress === undefined ? listener : `${socket.remoteAddress}:${socket.remotePort}`;
+    if (this.#connections.size >= clientsMax) {
+      this.events.publish({ type: 'refused', client, reason: `${clientsMax} clients are connected` });
+      socket.destroy();
+      return;
+    }
+    const connection = new Connection(socket, this.#context, (fault) => {
+      this.#connections.delete(connection);
+      this.events.publish({ type: 'disconnected', client, fault });
+    });
+    this.#connections.add(connection);
+    this.events.publish({ type: 'connected', client });
+  }
+
+  #scheduleCheck(): void {
+    this.#check = this.#context.clock.after(checkPeriodMs, () => {
+      for (const connection of this.#connections) connection.checkTimes();
+      this.#scheduleCheck();
+    });
+  }
+}
+
+/** Rejects if there is anything at `path` but a socket that nobody listens on. */
+async function refuseForeign(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found === undefined) return;
+  if (!found.isSocket()) throw new Failure('unavailable', `\`${path}\` exists and is not a socket.`);
+  if (await isAnswered(path)) throw new Failure('unavailable', `Another program serves \`${path}\`.`);
+}
+
+function isAnswered(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
+  });
+}
+
+/** A successor may have put its own socket there. */
+async function removeOwn({ path, inode }: { path: string; inode: bigint }): Promise<void> {
+  const found = await lstat(path, { bigint: true }).catch(() => undefined);
+  if (found?.ino === inode) await unlink(path).catch(() => {});
+}
