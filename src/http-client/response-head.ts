@@ -47,6 +47,7 @@ const names = {
   transferEncoding: Buffer.from('transfer-encoding', 'latin1'),
 };
 const bytesUnit = Buffer.from('bytes', 'latin1');
+const timeoutStart = Buffer.from('timeout=', 'latin1');
 
 /**
  * One head; a parser uses the same object for all its responses, so what a reader wants to keep it copies.
@@ -157,8 +158,8 @@ export class ResponseHead {
         return;
       case 10:
         if (isName(bytes, nameStart, names.diskClock)) this.#takeClock(bytes, start, end);
-        else if (isName(bytes, nameStart, names.connection)) this.#takeConnection(bytes.toString('latin1', start, end));
-        else if (isName(bytes, nameStart, names.keepAlive)) this.#takeKeepAlive(bytes.toString('latin1', start, end));
+        else if (isName(bytes, nameStart, names.connection)) this.#takeConnection(bytes, start, end);
+        else if (isName(bytes, nameStart, names.keepAlive)) this.#takeKeepAlive(bytes, start, end);
         return;
       case 13:
         if (isName(bytes, nameStart, names.contentRange)) this.#takeRange(bytes, start, end);
@@ -193,13 +194,21 @@ export class ResponseHead {
     if (value.toLowerCase() !== 'identity') this.encoded = true;
   }
 
-  #takeConnection(value: string): void {
+  /** The usual values of this and the next field are told without making strings of them. */
+  #takeConnection(bytes: Buffer, start: number, end: number): void {
+    if (end - start === names.keepAlive.length && isName(bytes, start, names.keepAlive)) return;
+    const value = bytes.toString('latin1', start, end);
     if (/(?:^|,)[ \t]*close[ \t]*(?:,|$)/i.test(value)) this.close = true;
   }
 
-  #takeKeepAlive(value: string): void {
-    const seconds = /(?:^|[,; \t])timeout[ \t]*=[ \t]*"?(\d{1,7})/i.exec(value)?.[1];
-    if (seconds !== undefined) this.keepAliveSeconds = Number(seconds);
+  #takeKeepAlive(bytes: Buffer, start: number, end: number): void {
+    const usual = isName(bytes, start, timeoutStart) ? readNumber(bytes, start + timeoutStart.length, end) : -1;
+    if (usual >= 0) this.keepAliveSeconds = usual;
+    else {
+      const value = bytes.toString('latin1', start, end);
+      const seconds = /(?:^|[,; \t])timeout[ \t]*=[ \t]*"?(\d{1,7})/i.exec(value)?.[1];
+      if (seconds !== undefined) this.keepAliveSeconds = Number(seconds);
+    }
   }
 
   #takeInstance(bytes: Buffer, start: number, end: number): void {

@@ -43,7 +43,10 @@ export function parseServerUrl(text: string, credentials?: Credentials): ParsedU
   const bare = /^(https?:\/\/(?:[^/?#]*@)?)([0-9a-f:.]+):(\d{1,5})(?=[/?#]|$)(.*)$/i.exec(text);
   if (bare !== null && bare[2]?.includes(':') === true && isIPv6(bare[2])) {
     const target = targetOf(parse(`${bare[1]}[${bare[2]}]:${bare[3]}${bare[4]}`, text), credentials, text);
-    return { target, warning: `\`${target.name}\` is how \`${withoutCredentials(text)}\` is read: put IPv6 addresses in brackets` };
+    return {
+      target,
+      warning: `\`${target.name}\` is how \`${withoutCredentials(text)}\` is read: put IPv6 addresses in brackets`,
+    };
   }
   return { target: targetOf(parse(text, text), credentials, text), warning: undefined };
 }
