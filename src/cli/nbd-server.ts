@@ -1,0 +1,25 @@
+/** nbd-server, started by bin/nbd-server: wiring only. */
+import { systemClock } from '../base/clock.js';
+import { endProcess } from '../linux/process.js';
+import { Log } from '../observability/log.js';
+import { parseNbdServerOptions } from './nbd-server-options.js';
+import { NbdServerProgram } from './nbd-server-program.js';
+
+export async function main(args: readonly string[]): Promise<void> {
+  const parsed = parseNbdServerOptions(args);
+  if (parsed.at === 'ended') {
+    process[parsed.stream].write(parsed.text);
+    process.exitCode = parsed.exitCode;
+    return;
+  }
+  const { options } = parsed;
+  const log = new Log('stdout', options.name);
+  const exit = (code: 0 | 1) => {
+    log.flush();
+    endProcess(code);
+  };
+  const program = new NbdServerProgram({ options, log, clock: systemClock, exit });
+  process.on('SIGTERM', () => void program.stop('SIGTERM'));
+  process.on('SIGINT', () => void program.stop('SIGINT'));
+  await program.start();
+}

@@ -1,0 +1,62 @@
+/**
+ * The files of one nbd-server under /run: its lock, held for life, and its pid file.
+ * Promise: of two processes with the same name only one holds the lock; the pid file is removed only while it is ours. The kernel drops
+ * the lock with the process, however it ends.
+ */
+import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { type Clock, sleep } from '../base/clock.js';
+import { tryLock } from '../linux/flock.js';
+
+/** How long a successor waits for its predecessor to end. */
+const lockWaitMs = 7000;
+const lockRetryMs = 20;
+
+export class RunFiles {
+  readonly #pidPath: string;
+  readonly #lockPath: string;
+  #lock: number | undefined;
+
+  constructor(name: string) {
+    this.#lockPath = `/run/nbd-${name}.lock`;
+    this.#pidPath = `/var/run/nbd-${name}.pid`;
+  }
+
+  /** Waits for the lock. False: another process of the same name holds it. Throws what `open` throws. */
+  async lock(clock: Clock): Promise<boolean> {
+    const descriptor = openSync(this.#lockPath, 'a', 0o600);
+    const endMs = clock.nowMs() + lockWaitMs;
+    while (!tryLock(descriptor)) {
+      if (clock.nowMs() >= endMs) {
+        closeSync(descriptor);
+        return false;
+      }
+      await sleep(clock, lockRetryMs);
+    }
+    this.#lock = descriptor;
+    return true;
+  }
+
+  get lockPath(): string {
+    return this.#lockPath;
+  }
+
+  get pidPath(): string {
+    return this.#pidPath;
+  }
+
+  /** Throws what the file system throws. */
+  writePid(): void {
+    writeFileSync(this.#pidPath, `${process.pid}\n`);
+  }
+
+  /** Leaves the lock file: to unlink it would let two processes hold "the" lock. */
+  remove(): void {
+    try {
+      if (readFileSync(this.#pidPath, 'utf8').trim() === String(process.pid)) unlinkSync(this.#pidPath);
+    } catch {
+      // Never written, or removed by somebody else.
+    }
+    if (this.#lock !== undefined) closeSync(this.#lock);
+    this.#lock = undefined;
+  }
+}
