@@ -3,7 +3,7 @@
  * down. Promise: at most {@link lookupsMax} look-ups run at a time in the process; a name that was resolved before stays
  * usable while DNS is slow or out of order.
  */
-import { lookup } from 'node:dns';
+import { lookup as lookUpName } from 'node:dns';
 import { isIP } from 'node:net';
 import { type Clock, systemClock } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
@@ -19,7 +19,7 @@ export type Lookup = (host: string) => Promise<readonly string[]>;
 
 const systemLookup: Lookup = (host) =>
   new Promise((resolve, reject) => {
-    lookup(host, { all: true, verbatim: true }, (error, found) => {
+    lookUpName(host, { all: true, verbatim: true }, (error, found) => {
       if (error === null) resolve(found.map(({ address }) => address));
       else reject(error);
     });

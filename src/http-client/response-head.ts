@@ -250,7 +250,7 @@ export class ResponseHead {
    * for the rare answers of which more is needed than the attributes above.
    */
   fields(): Record<string, string> {
-    const fields: Record<string, string> = Object.create(null);
+    const fields = Object.create(null) as Record<string, string>;
     let at = this.#fieldsStart;
     while (this.#bytes[at] !== carriageReturn) {
       const nameEnd = this.#bytes.indexOf(colon, at);

@@ -20,7 +20,7 @@ export interface RawRequest {
   readonly connection: number;
   readonly index: number;
   /** Sends these bytes. */
-  reply(...parts: (string | Buffer)[]): void;
+  readonly reply: (...parts: (string | Buffer)[]) => void;
 }
 
 export type Answer = (request: RawRequest) => void;
@@ -83,7 +83,7 @@ export class RawServer {
     this.#notify();
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#notify());
-    socket.on('data', (piece) => {
+    socket.on('data', (piece: Buffer) => {
       received = received.length === 0 ? piece : Buffer.concat([received, piece]);
       for (;;) {
         const request = readRequest(received);

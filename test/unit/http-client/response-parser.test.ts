@@ -83,7 +83,7 @@ test('attributes of one response are gone in the next', () => {
       '',
     ),
   );
-  const { fields: _, ...second } = JSON.parse(log[2] ?? '');
+  const { fields: _, ...second } = JSON.parse(log[2] ?? '') as Record<string, unknown>;
   assert.deepEqual(second, {
     status: 204,
     minorVersion: 1,
@@ -114,7 +114,7 @@ for (const [what, field, attribute, value] of [
 ] as const) {
   test(`a head tells ${what}`, () => {
     const [head] = parse([get], bytes('HTTP/1.1 200 OK', 'Content-Length: 0', field, '', ''));
-    assert.equal(JSON.parse(head ?? '')[attribute], value);
+    assert.equal((JSON.parse(head ?? '') as Record<string, unknown>)[attribute], value);
   });
 }
 
