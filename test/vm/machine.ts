@@ -129,7 +129,8 @@ function initScript(command: readonly string[]): string {
     '$b mkdir /layer/upper /layer/work',
     '$b mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work root /root',
     'for kind in proc sys dev; do $b mount --bind /$kind /root/$kind; done',
-    'for place in run tmp dev/shm; do $b mkdir -p /root/$place; $b mount -t tmpfs tmpfs /root/$place; done',
+    // Not /tmp: the checkout may lie there.
+    'for place in run dev/shm; do $b mkdir -p /root/$place; $b mount -t tmpfs tmpfs /root/$place; done',
     // Where the kernel, `modprobe` and `mount` look for modules and mounts.
     '$b mkdir -p /root/usr/lib/modules /run/lock',
     `$b mount --bind ${quote(`/host${modules}`)} /root/usr/lib/modules`,
