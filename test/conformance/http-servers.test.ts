@@ -6,7 +6,7 @@ import test from 'node:test';
 import { run } from '../support/commands.js';
 import { startNginx } from '../support/nginx.js';
 import { OldServer } from '../support/old-server.js';
-import { type Cleanup, temporaryFolder } from '../support/processes.js';
+import { type Cleanup, startProgram, temporaryFolder } from '../support/processes.js';
 import { checksum, seededBytes, seededFile, startGateway } from '../support/stack.js';
 import { needs } from '../support/tools.js';
 
@@ -115,9 +115,18 @@ test('https: a certificate from --ca-file is accepted, and an unknown one is not
   const nginx = await startNginx(t, folder, { tls: { key, certificate } });
   const url = `https://127.0.0.1:${nginx.port}/disk.img`;
 
-  const distrustful = await startGateway(t, [url]);
-  await distrustful.program.line('stdout', /certificate/i);
-  assert.doesNotMatch(distrustful.program.stdout, /Selected server/);
+  const args = [
+    '--no-attach',
+    '--socket-path',
+    join(folder, 'socket'),
+    '--nbd-name',
+    `tls-${process.pid}`,
+    '--urls',
+    url,
+  ];
+  const distrustful = startProgram(t, 'nbd-server', args);
+  await distrustful.line('stdout', /certificate/i);
+  assert.doesNotMatch(distrustful.stdout, /Selected server/);
 
   const gateway = await startGateway(t, [url], ['--ca-file', certificate]);
   const out = join(folder, 'out.img');

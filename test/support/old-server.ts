@@ -92,6 +92,7 @@ export class OldServer {
       this.#answer(socket, line.split(' ')[0] ?? '', fields, body);
     });
     socket.on('end', () => socket.destroy());
+    socket.resume(); // It was accepted paused: listening alone does not start it.
   }
 
   #answer(socket: Socket, method: string, fields: Record<string, string>, body: Buffer): void {
