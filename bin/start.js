@@ -5,7 +5,7 @@ const { existsSync } = require('node:fs');
 const { join } = require('node:path');
 
 const oldestNode = [20, 19];
-const threads = '20';
+const threadsMin = 20;
 
 function isTooOld(version) {
   const [major, minor] = version.split('.').map(Number);
@@ -22,7 +22,7 @@ module.exports = async function start(program) {
   if (isTooOld(process.versions.node)) {
     fail(program, `needs Node ${oldestNode.join('.')} or newer, this is ${process.versions.node}`);
   }
-  process.env.UV_THREADPOOL_SIZE ||= threads;
+  process.env.UV_THREADPOOL_SIZE = String(Math.max(threadsMin, Number(process.env.UV_THREADPOOL_SIZE) || 0));
   const root = join(__dirname, '..');
   const main = join(root, 'dist', 'src', 'cli', `${program}.js`);
   if (!existsSync(main)) {
