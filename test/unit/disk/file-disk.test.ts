@@ -87,6 +87,9 @@ test('holes are reported, made by trims, and kept by reads', async (t) => {
     { offset: 6 * MiB, length: 10 * MiB, kind: 'hole' },
   ]);
   assert.deepEqual(await disk.extents(5 * MiB, 2 * MiB, 1), [{ offset: 5 * MiB, length: MiB, kind: 'data' }]);
+  assert.deepEqual(await disk.extents(5 * MiB, 1000, 9), [{ offset: 5 * MiB, length: 1000, kind: 'data' }]);
+  assert.deepEqual(await disk.extents(MiB, 1000, 9), [{ offset: MiB, length: 1000, kind: 'hole' }]);
+  assert.deepEqual(await disk.extents(MiB, 8 * MiB, 1), [{ offset: MiB, length: 3 * MiB, kind: 'hole' }]);
   await disk.trim(4 * MiB, MiB);
   assert.deepEqual(await disk.extents(4 * MiB, 2 * MiB, 100), [
     { offset: 4 * MiB, length: MiB, kind: 'hole' },
@@ -102,6 +105,8 @@ test('zeroes become a hole only where they may', async (t) => {
   await disk.sync();
   await disk.zero(0, 2 * MiB, false);
   assert.ok(allocatedBytes(path) >= 8 * MiB, 'still allocated');
+  // Without a byte written: such blocks are allocated, but known to hold nothing.
+  if (disk.zeroesFast) assert.equal((await disk.extents(0, 2 * MiB, 9))[0]?.kind, 'hole');
   await disk.zero(4 * MiB + 1, 2 * MiB, true);
   assert.ok(allocatedBytes(path) <= 7 * MiB, 'freed');
   const all = await readBack(disk, 0, 8 * MiB);
@@ -157,8 +162,9 @@ test('the missing end of a file that was truncated never reads or maps as zeroes
 
 test('a file that has grown is larger after a second look', async (t) => {
   const { disk, path } = await openFile(t, 1000);
-  truncateSync(path, 3000);
+  writeFileSync(path, Buffer.alloc(3000, 1));
   assert.equal(disk.sizeBytes, 1000);
+  assert.equal(disk.readNow(999, Buffer.alloc(2)), false);
   assert.equal(await disk.refreshSize(), 3000);
   assert.equal(disk.sizeBytes, 3000);
   await disk.write(2999, Buffer.from('x'));
