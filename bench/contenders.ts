@@ -109,7 +109,7 @@ function missingProgram(...programs: string[]): string | undefined {
 const socketUri = (path: string): string => `nbd+unix:///?socket=${path}`;
 
 /** Starts an http-disk-server on a free port; tells its URL. */
-async function startDiskServer(image: string): Promise<{ url: string; port: number; process: Started }> {
+export async function startDiskServer(image: string): Promise<{ url: string; port: number; process: Started }> {
   const port = await freePort();
   const args = ['--disk', image, '--ip', '127.0.0.1', '--port', String(port)];
   const process = await start(diskServer, args, { host: '127.0.0.1', port });

@@ -7,11 +7,12 @@ import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { availableParallelism, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type Contender, contenders, findProgram } from './contenders.js';
+import { type Contender, contenders, findProgram, startDiskServer } from './contenders.js';
 import { endure } from './endurance.js';
+import { type ClientRow, compareClients } from './http-clients.js';
 import { measure } from './measure.js';
 import { stopAll } from './process.js';
-import { formatEndurance, formatLegend, formatRows, formatVerdicts, verdicts } from './report.js';
+import { formatClients, formatEndurance, formatLegend, formatRows, formatVerdicts, verdicts } from './report.js';
 import { type Workload, workloads } from './workloads.js';
 
 const usage = `npm run bench -- [options]
@@ -24,6 +25,7 @@ const usage = `npm run bench -- [options]
     .map(({ name }) => name)
     .join(' ')}
   --no-endurance      without memory after a million requests, and fairness
+  --no-clients        without our HTTP client beside undici
   --folder PATH       where the image file lies (default: the temporary folder)
   --json              for machines`;
 
@@ -38,6 +40,7 @@ const { values: options } = parseArgs({
     only: { type: 'string' },
     contenders: { type: 'string' },
     'no-endurance': { type: 'boolean', default: false },
+    'no-clients': { type: 'boolean', default: false },
     folder: { type: 'string', default: tmpdir() },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -100,11 +103,14 @@ async function bench(folder: string): Promise<void> {
   for (const contender of enduring) {
     endurances.push({ contender: contender.name, endurance: await endureOne(contender) });
   }
+  const clients = enduring.length === 0 || options['no-clients'] ? [] : await compareOnce();
 
   const machine = `${cpus()[0]?.model ?? 'unknown CPU'}, ${availableParallelism()} cores, Linux ${release()}, Node ${process.version}`;
   if (options.json) {
     const missing = chosen.flatMap(({ name, missing: why }) => (why === undefined ? [] : [{ name, why }]));
-    console.log(JSON.stringify({ machine, missing, rows, verdicts: verdicts(rows), endurances }, undefined, 2));
+    console.log(
+      JSON.stringify({ machine, missing, rows, verdicts: verdicts(rows), endurances, clients }, undefined, 2),
+    );
     return;
   }
   const parts = [
@@ -113,8 +119,20 @@ async function bench(folder: string): Promise<void> {
     formatRows(rows, workloads),
     formatVerdicts(rows, workloads),
     ...endurances.map(({ contender, endurance }) => formatEndurance(contender, endurance)),
+    ...(clients.length === 0 ? [] : [formatClients(clients)]),
   ];
   console.log(`\n${parts.join('\n\n')}`);
+
+  async function compareOnce(): Promise<ClientRow[]> {
+    progress('HTTP clients alone');
+    const server = await startDiskServer(image);
+    const rounds = options.short ? 1 : 3;
+    try {
+      return await compareClients(server.url, imageBytes, rounds, seconds);
+    } finally {
+      await server.process.stop();
+    }
+  }
 
   function endureOne(contender: Contender): ReturnType<typeof endure> {
     progress(`endurance: ${contender.name}`);

@@ -6,6 +6,7 @@ import { mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Contender } from './contenders.js';
 import { fio, type Measured } from './fio.js';
+import { median } from './median.js';
 import { cpuSeconds, peakBytes } from './process.js';
 import type { Workload } from './workloads.js';
 
@@ -110,11 +111,4 @@ function summarize(workload: string, contender: string, samples: readonly Sample
     ),
     rounds: samples.map((sample) => Math.round(sample.requestsPerSecond)),
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? 0;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2;
 }

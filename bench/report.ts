@@ -1,6 +1,7 @@
 /** The tables that people read. Rates are rounded; --json has them exact. */
 import type { Contender } from './contenders.js';
 import type { Endurance } from './endurance.js';
+import type { ClientRow } from './http-clients.js';
 import type { Row } from './measure.js';
 import { peakBytesMax, type Target, targets, type Workload } from './workloads.js';
 
@@ -72,6 +73,15 @@ export function formatEndurance(contender: string, endurance: Endurance): string
   lines.push(
     `${contender}: a read at depth 1 takes ${endurance.aloneUs.toFixed(0)} µs alone, ${endurance.besideStreamUs.toFixed(0)} µs beside a sequential stream (${factor} ×; target: at most 5)`,
   );
+  return lines.join('\n');
+}
+
+export function formatClients(rows: readonly ClientRow[]): string {
+  const lines = ['| HTTP client alone | load | reads | CPU s per 100 k |', '| --- | --- | --: | --: |'];
+  for (const { client, load, readsPerSecond, cpuSecondsPer100k } of rows) {
+    const rate = `${(readsPerSecond / 1e3).toFixed(1)} k/s`;
+    lines.push(`| ${client} | ${load} | ${rate} | ${cpuSecondsPer100k.toFixed(2)} |`);
+  }
   return lines.join('\n');
 }
 
