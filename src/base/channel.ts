@@ -10,6 +10,11 @@ export class Channel<Event> {
     this.#listeners.push(listener);
   }
 
+  /** Whether anybody listens: whoever would have to compute an event for it asks first. */
+  get isHeard(): boolean {
+    return this.#listeners.length > 0;
+  }
+
   publish(event: Event): void {
     for (const listener of this.#listeners) listener(event);
   }

@@ -124,6 +124,12 @@ export class DiskServer {
     return this.#keeper.refusal();
   }
 
+  /** The instance and the clock, for an answer that names them. Without a disk there is no instance. */
+  identify(): DiskAnswer {
+    const life = this.#keeper.life;
+    return life === undefined ? plainAnswer : this.#answer(life, life.instance);
+  }
+
   /** The answer to HEAD. Looks again how large the disk is, unless that was done just before. Rejects with a Failure. */
   async probe(): Promise<CoreDescription> {
     const life = this.#keeper.life;

@@ -23,3 +23,9 @@ export interface Failed {
 
 /** For requests that do not speak of instances. */
 export const plainAnswer: DiskAnswer = { instance: undefined, clockMs: undefined };
+
+/** Runs `release` when the disk does not touch the buffers of the request any more. */
+export function whenFree(outcome: Outcome | undefined, release: () => void): void {
+  if (outcome?.at === 'failed' && outcome.stillRunning !== undefined) void outcome.stillRunning.then(release);
+  else release();
+}

@@ -58,6 +58,11 @@ export function encodeDescription(description: DiskDescription): EncodedResponse
   return { status: 200, headers, body: '' };
 }
 
+/** The answer to a conditional request for what the client already has. */
+export function encodeNotModified(disk: DiskFacts): EncodedResponse {
+  return { status: 304, headers: cacheFields(disk), body: '' };
+}
+
 /** The answer to a request that has succeeded. */
 export function encodeAnswer(
   request: Exclude<DiskRequest, { op: 'probe' }> | WholeRead,

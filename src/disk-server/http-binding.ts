@@ -1,0 +1,170 @@
+/**
+ * HTTP over TCP in front of the core: listens, and serves any number of clients.
+ *
+ * Promises
+ * - Memory is bounded by {@link FrontLimits}, whatever clients do.
+ * - A slow, idle or malicious client delays nobody for long: it is disconnected when others wait for what it holds, and the
+ *   client that was silent for longest gives way when there are too many.
+ * - Any path is the disk.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import { assert } from '../base/assert.js';
+import { BufferPool } from '../base/buffer-pool.js';
+import { Channel } from '../base/channel.js';
+import { type Clock, sleep, type Timer } from '../base/clock.js';
+import { Failure } from '../base/failure.js';
+import { bodyBytesMax } from '../http-disk/request-codec.js';
+import type { Access } from './access-log.js';
+import { ByteBudget } from './byte-budget.js';
+import { Connection } from './connection.js';
+import type { DiskServer } from './disk-server.js';
+import { defaultFrontLimits, type Front, type FrontLimits, type Pumped } from './front.js';
+import { endpointOf } from './net-address.js';
+
+export interface HttpBindingOptions {
+  readonly core: DiskServer;
+  readonly clock: Clock;
+  readonly limits?: Partial<FrontLimits>;
+}
+
+export interface ListenOptions {
+  /** An address or a name; default: all addresses, IPv4 and IPv6. */
+  readonly host?: string | undefined;
+  /** 0: any free one. */
+  readonly port: number;
+  /** How long a port that is in use is waited for. */
+  readonly portWaitMs?: number;
+}
+
+const idlePoolBytesMax = 32 * 1024 * 1024;
+const portRetryMs = 100;
+const portWaitMsDefault = 5000;
+const keepAliveProbeMs = 30_000;
+
+export class HttpBinding {
+  /** One for each answer. */
+  readonly accesses = new Channel<Access>();
+  readonly #clock: Clock;
+  readonly #limits: FrontLimits;
+  readonly #front: Front;
+  readonly #server: Server;
+  /** Those that are idle come in the order in which they were last found busy. */
+  readonly #connections = new Set<Connection>();
+  readonly #due = new Set<Pumped>();
+  #dateLine = '';
+  #sweepTimer: Timer | undefined;
+
+  constructor({ core, clock, limits }: HttpBindingOptions) {
+    this.#clock = clock;
+    this.#limits = { ...defaultFrontLimits, ...limits };
+    assert(this.#limits.uploadBytesMax >= bodyBytesMax, 'one body of the largest size must fit');
+    assert(this.#limits.responseBytesMax >= 2 * this.#limits.pieceBytesMax, 'one long read must fit');
+    this.#front = {
+      ...{ core, clock, limits: this.#limits, accesses: this.accesses },
+      pool: new BufferPool(idlePoolBytesMax),
+      uploads: new ByteBudget(this.#limits.uploadBytesMax),
+      responses: new ByteBudget(this.#limits.responseBytesMax),
+      commonLines: () => this.#dateLine,
+      schedule: (connection) => this.#schedule(connection),
+    };
+    this.#server = createServer(
+      { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveProbeMs },
+      (socket) => this.#accept(socket),
+    );
+  }
+
+  /**
+   * Resolves with `ADDRESS:PORT` when clients can connect. Rejects with a Failure, `unavailable`: the address cannot be
+   * listened on (for a port in use: not within the time).
+   */
+  async listen({ host, port, portWaitMs = portWaitMsDefault }: ListenOptions): Promise<string> {
+    const untilMs = this.#clock.nowMs() + portWaitMs;
+    let error = await this.#tryListen(host, port);
+    // The clock's timers do not keep the process alive, and there may be nothing else yet that does.
+    const alive = setInterval(() => {}, portRetryMs);
+    while (error?.code === 'EADDRINUSE' && this.#clock.nowMs() < untilMs) {
+      await sleep(this.#clock, portRetryMs);
+      error = await this.#tryListen(host, port);
+    }
+    clearInterval(alive);
+    if (error !== undefined) throw new Failure('unavailable', error.message, { cause: error });
+    // An accept that fails (no descriptors left) concerns the client that came, and is tried again by the next one.
+    this.#server.on('error', () => {});
+    this.#sweep();
+    const address = this.#server.address();
+    assert(address !== null && typeof address === 'object', 'a TCP server has an address');
+    return endpointOf(address.address, address.port);
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** Ends every connection at once, and stops listening. Idempotent. */
+  close(): Promise<void> {
+    this.#sweepTimer?.cancel();
+    this.#sweepTimer = undefined;
+    const closed = new Promise<void>((resolve) => void this.#server.close(() => resolve()));
+    for (const connection of this.#connections) connection.destroy();
+    return closed;
+  }
+
+  #tryListen(host: string | undefined, port: number): Promise<NodeJS.ErrnoException | undefined> {
+    return new Promise((resolve) => {
+      const server = this.#server;
+      const failed = (error: NodeJS.ErrnoException) => {
+        server.off('listening', listening);
+        resolve(error);
+      };
+      const listening = () => {
+        server.off('error', failed);
+        resolve(undefined);
+      };
+      server.once('error', failed).once('listening', listening);
+      if (host === undefined) server.listen(port);
+      else server.listen(port, host);
+    });
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#connections.size >= this.#limits.connectionsMax && !this.#evictIdle()) {
+      socket.destroy();
+      return;
+    }
+    const connection: Connection = new Connection(socket, this.#front, () => this.#connections.delete(connection));
+    this.#connections.add(connection);
+  }
+
+  #evictIdle(): boolean {
+    for (const connection of this.#connections) {
+      if (!connection.isIdle) continue;
+      this.#connections.delete(connection);
+      connection.destroy();
+      return true;
+    }
+    return false;
+  }
+
+  #schedule(connection: Pumped): void {
+    if (this.#due.size === 0) setImmediate(() => this.#pumpDue());
+    this.#due.add(connection);
+  }
+
+  #pumpDue(): void {
+    const due = [...this.#due];
+    this.#due.clear();
+    for (const connection of due) connection.pump();
+  }
+
+  #sweep(): void {
+    this.#dateLine = `Date: ${new Date().toUTCString()}\r\n`;
+    const nowMs = this.#clock.nowMs();
+    for (const connection of [...this.#connections]) {
+      connection.sweep(nowMs);
+      if (connection.isIdle) continue;
+      this.#connections.delete(connection);
+      this.#connections.add(connection);
+    }
+    this.#sweepTimer = this.#clock.after(this.#limits.sweepMs, () => this.#sweep());
+  }
+}
