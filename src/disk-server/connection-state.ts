@@ -26,8 +26,8 @@ export type Intake =
   /** Nothing is read until the request at hand is granted the memory that it needs. */
   | { readonly at: 'waiting'; readonly exchange: Exchange; readonly giveUp: () => void; readonly sinceMs: number }
   | { readonly at: 'collecting'; readonly upload: Upload }
-  /** A body that is of no use; `then` runs at its end. */
-  | { readonly at: 'discarding'; readonly exchange: Exchange; bytes: number; readonly then: () => void }
+  /** A body that is of no use; `done` runs at its end. */
+  | { readonly at: 'discarding'; readonly exchange: Exchange; bytes: number; readonly done: () => void }
   /** No further request is taken; what comes in is thrown away. */
   | { readonly at: 'closed' };
 

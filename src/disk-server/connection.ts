@@ -224,7 +224,7 @@ export class Connection implements Pumped {
   /** Requests that are no writes have no use for a body. */
   #afterBody(exchange: Exchange, { body }: RequestHead, start: () => void): void {
     if (body.at === 'none') start();
-    else this.#intake = { at: 'discarding', exchange, bytes: 0, then: start };
+    else this.#intake = { at: 'discarding', exchange, bytes: 0, done: start };
   }
 
   #start(exchange: Exchange, request: Exclude<DiskRequest, { op: 'write' }>, disk: DiskFacts): void {
@@ -341,8 +341,8 @@ export class Connection implements Pumped {
       return;
     }
     this.#releaseUpload(upload);
-    const then = () => this.#replies.answer(exchange, encodeFailure(wrongLength()));
-    this.#intake = { at: 'discarding', exchange, bytes: filledBytes + bytes.length, then };
+    const done = () => this.#replies.answer(exchange, encodeFailure(wrongLength()));
+    this.#intake = { at: 'discarding', exchange, bytes: filledBytes + bytes.length, done };
   }
 
   #takeEnd(): void {
@@ -351,7 +351,7 @@ export class Connection implements Pumped {
     const { exchange } = intake.at === 'collecting' ? intake.upload : intake;
     exchange.continueDue = false;
     this.#intake = this.#intakeAfter(exchange);
-    if (intake.at === 'discarding') intake.then();
+    if (intake.at === 'discarding') intake.done();
     else this.#finishUpload(intake.upload);
   }
 
@@ -389,7 +389,7 @@ export class Connection implements Pumped {
     } else if (waits || (body.at === 'length' && body.bytes > bodyBytesMax)) {
       this.#answerAndClose(exchange, response);
     } else {
-      this.#intake = { at: 'discarding', exchange, bytes: 0, then: () => this.#replies.answer(exchange, response) };
+      this.#intake = { at: 'discarding', exchange, bytes: 0, done: () => this.#replies.answer(exchange, response) };
     }
   }
 

@@ -11,8 +11,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { assert } from '../base/assert.js';
 import { BufferPool } from '../base/buffer-pool.js';
 import { Channel } from '../base/channel.js';
-import { type Clock, sleep, type Timer } from '../base/clock.js';
-import { Failure } from '../base/failure.js';
+import type { Clock, Timer } from '../base/clock.js';
 import { bodyBytesMax } from '../http-disk/request-codec.js';
 import type { Access } from './access-log.js';
 import { ByteBudget } from './byte-budget.js';
@@ -32,13 +31,9 @@ export interface ListenOptions {
   readonly host?: string | undefined;
   /** 0: any free one. */
   readonly port: number;
-  /** How long a port that is in use is waited for. */
-  readonly portWaitMs?: number;
 }
 
 const idlePoolBytesMax = 32 * 1024 * 1024;
-const portRetryMs = 100;
-const portWaitMsDefault = 5000;
 const keepAliveProbeMs = 30_000;
 
 export class HttpBinding {
@@ -74,25 +69,19 @@ export class HttpBinding {
   }
 
   /**
-   * Resolves with `ADDRESS:PORT` when clients can connect. Rejects with a Failure, `unavailable`: the address cannot be
-   * listened on (for a port in use: not within the time).
+   * Resolves when clients can connect. Rejects as `net.Server` fails to listen (EADDRINUSE …); it can be called again then.
    */
-  async listen({ host, port, portWaitMs = portWaitMsDefault }: ListenOptions): Promise<string> {
-    const untilMs = this.#clock.nowMs() + portWaitMs;
-    let error = await this.#tryListen(host, port);
-    // The clock's timers do not keep the process alive, and there may be nothing else yet that does.
-    const alive = setInterval(() => {}, portRetryMs);
-    while (error?.code === 'EADDRINUSE' && this.#clock.nowMs() < untilMs) {
-      await sleep(this.#clock, portRetryMs);
-      error = await this.#tryListen(host, port);
-    }
-    clearInterval(alive);
-    if (error !== undefined) throw new Failure('unavailable', error.message, { cause: error });
-    // An accept that fails (no descriptors left) concerns the client that came, and is tried again by the next one.
+  async listen({ host, port }: ListenOptions): Promise<void> {
+    await this.#listen(host, port);
+    // An accept that fails (no descriptors left) concerns the client that came, and is tried again for the next one.
     this.#server.on('error', () => {});
     this.#sweep();
+  }
+
+  /** `ADDRESS:PORT` that is listened on. */
+  get endpoint(): string {
     const address = this.#server.address();
-    assert(address !== null && typeof address === 'object', 'a TCP server has an address');
+    assert(address !== null && typeof address === 'object', 'only while it listens');
     return endpointOf(address.address, address.port);
   }
 
@@ -109,16 +98,16 @@ export class HttpBinding {
     return closed;
   }
 
-  #tryListen(host: string | undefined, port: number): Promise<NodeJS.ErrnoException | undefined> {
-    return new Promise((resolve) => {
+  #listen(host: string | undefined, port: number): Promise<void> {
+    return new Promise((resolve, reject) => {
       const server = this.#server;
-      const failed = (error: NodeJS.ErrnoException) => {
+      const failed = (error: Error) => {
         server.off('listening', listening);
-        resolve(error);
+        reject(error);
       };
       const listening = () => {
         server.off('error', failed);
-        resolve(undefined);
+        resolve();
       };
       server.once('error', failed).once('listening', listening);
       if (host === undefined) server.listen(port);

@@ -183,7 +183,7 @@ function onlyFailures(decode: () => void): void {
   try {
     decode();
   } catch (error) {
-    assert.ok(error instanceof Failure, `${error}`);
+    assert.ok(error instanceof Failure, String(error));
   }
 }
 
