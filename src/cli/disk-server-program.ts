@@ -27,8 +27,8 @@ export interface Core {
 
 /** What the program needs of the HTTP side. */
 export interface FrontEnd {
-  /** Rejects as `net.Server` fails to listen. Can be called again then. */
-  listen(address: ListenAddress): Promise<void>;
+  /** Waits a while for a port that is in use. Resolves with `ADDRESS:PORT`; rejects with a Failure caused by an errno. */
+  listen(address: ListenAddress): Promise<string>;
   /** Closes every connection and the port. */
   close(): Promise<void>;
 }
@@ -43,8 +43,6 @@ export interface ProgramOptions {
   readonly exit: (code: 0 | 1) => void;
 }
 
-const portWaitMs = 5000;
-const portRetryMs = 50;
 const closeWaitMs = 500;
 
 export class DiskServerProgram {
@@ -95,25 +93,19 @@ export class DiskServerProgram {
     exit(0);
   }
 
-  /** Waits a while for a port that is in use. False: in vain, and said so. */
+  /** False: in vain, and said so. */
   async #listen(frontEnd: FrontEnd): Promise<boolean> {
-    const { clock, address } = this.#options;
-    const endMs = clock.nowMs() + portWaitMs;
-    while (this.#state === 'starting') {
-      try {
-        await frontEnd.listen(address);
-        return true;
-      } catch (error) {
-        const errno = errnoOf(error);
-        if (errno === undefined) throw error;
-        if (errno !== 'EADDRINUSE' || clock.nowMs() >= endMs) {
-          this.#fail(`Cannot listen on \`${where(address)}\`: \`${listenErrors[errno] ?? errno}\`.`);
-          return false;
-        }
-        await sleep(clock, portRetryMs);
-      }
+    const { address, log } = this.#options;
+    try {
+      const endpoint = await frontEnd.listen(address);
+      if (this.#state === 'starting') log.line(`Listening on ${endpoint}.`);
+      return true;
+    } catch (error) {
+      const { cause, message } = asFailure(error);
+      const reason = listenErrors[errnoOf(cause) ?? ''] ?? message;
+      this.#fail(`Cannot listen on \`${where(address)}\`: \`${reason}\`.`);
+      return false;
     }
-    return false;
   }
 
   #tell(event: DiskEvent): void {
