@@ -27,8 +27,10 @@ export interface Core {
 
 /** What the program needs of the HTTP side. */
 export interface FrontEnd {
-  /** Waits a while for a port that is in use. Resolves with `ADDRESS:PORT`; rejects with a Failure caused by an errno. */
-  listen(address: ListenAddress): Promise<string>;
+  /** Rejects as `net.Server` fails to listen. Can be called again then. */
+  listen(address: ListenAddress): Promise<void>;
+  /** `ADDRESS:PORT` that is listened on. */
+  readonly endpoint: string;
   /** Closes every connection and the port. */
   close(): Promise<void>;
 }
@@ -44,6 +46,8 @@ export interface ProgramOptions {
 }
 
 const closeWaitMs = 500;
+const portWaitMs = 5000;
+const portRetryMs = 50;
 
 export class DiskServerProgram {
   readonly #options: ProgramOptions;
@@ -93,19 +97,23 @@ export class DiskServerProgram {
     exit(0);
   }
 
-  /** False: in vain, and said so. */
+  /** Waits a while for a port that is in use. False: in vain, and said so. */
   async #listen(frontEnd: FrontEnd): Promise<boolean> {
-    const { address, log } = this.#options;
-    try {
-      const endpoint = await frontEnd.listen(address);
-      if (this.#state === 'starting') log.line(`Listening on ${endpoint}.`);
-      return true;
-    } catch (error) {
-      const { cause, message } = asFailure(error);
-      const reason = listenErrors[errnoOf(cause) ?? ''] ?? message;
-      this.#fail(`Cannot listen on \`${where(address)}\`: \`${reason}\`.`);
-      return false;
+    const { clock, address, log } = this.#options;
+    const endMs = clock.nowMs() + portWaitMs;
+    while (this.#state === 'starting') {
+      const errno = await tryListen(frontEnd, address);
+      if (errno === 'none') {
+        if (this.#state === 'starting') log.line(`Listening on ${frontEnd.endpoint}.`);
+        return true;
+      }
+      if (errno !== 'EADDRINUSE' || clock.nowMs() >= endMs) {
+        this.#fail(`Cannot listen on \`${where(address)}\`: \`${listenErrors[errno] ?? errno}\`.`);
+        return false;
+      }
+      await sleep(clock, portRetryMs);
     }
+    return false;
   }
 
   #tell(event: DiskEvent): void {
@@ -139,6 +147,17 @@ const listenErrors: Readonly<Record<string, string>> = {
   EADDRNOTAVAIL: 'This host does not have this address',
   EACCES: 'Permission denied',
 };
+
+async function tryListen(frontEnd: FrontEnd, address: ListenAddress): Promise<string> {
+  try {
+    await frontEnd.listen(address);
+    return 'none';
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === undefined) throw error;
+    return errno;
+  }
+}
 
 function where({ host, port }: ListenAddress): string {
   if (host === undefined) return `port ${port}`;

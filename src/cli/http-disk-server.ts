@@ -48,6 +48,7 @@ function wire(options: HttpDiskServerOptions, log: Log, exit: (code: 0 | 1) => v
   const { disk: diskPath, ip, port, readOnly, direct, verbose } = options;
   const events = new Channel<DiskEvent>();
   events.subscribe(({ reason }) => log.line(`The disk is read-only: \`${reason}\`.`));
+  if (readOnly) events.publish({ is: 'opened-read-only', reason: '--read-only' });
   const program = new DiskServerProgram({
     ...{ diskPath, log, exit, clock: systemClock },
     address: ip === undefined ? { port } : { host: ip, port },

@@ -36,30 +36,26 @@ function setUp(address: ListenAddress = { port: 8000 }) {
       return { unfinished: unfinished.count };
     },
   };
-  /** How listening ends, when it is told to. */
-  let settleListening: (code?: string) => void = () => {};
+  /** What the next attempts to listen end with, before one succeeds. */
+  const refusals: string[] = [];
   const frontEnd: FrontEnd = {
-    listen: () =>
-      new Promise((resolve, reject) => {
-        settleListening = (code) => {
-          if (code === undefined) resolve('127.0.0.1:8000');
-          else reject(new Failure('unavailable', code, { cause: new SystemError(errnos[code] ?? 0, 'listen') }));
-        };
-      }),
+    endpoint: '127.0.0.1:8000',
+    listen: async () => {
+      const code = refusals.shift();
+      if (code !== undefined) throw new SystemError(errnos[code] ?? 0, 'listen');
+    },
     close: async () => void order.push('port closed'),
   };
   const exit = (code: 0 | 1) => void exits.push(code);
   const program = new DiskServerProgram({ diskPath: '/dev/x', address, log, clock, exit });
   const lines = () => text.split('\n').slice(0, -1);
-  const listens = (code?: string) => settleListening(code);
-  return { clock, program, core, frontEnd, exits, order, lines, firstAttempt, listens, unfinished };
+  return { clock, program, core, frontEnd, exits, order, lines, firstAttempt, refusals, unfinished };
 }
 
 test('it is ready when the first attempt is over and it listens, not when the disk is open', async () => {
-  const { program, core, frontEnd, lines, firstAttempt, listens } = setUp();
+  const { program, core, frontEnd, lines, firstAttempt } = setUp();
   void program.start(core, frontEnd);
   core.events.publish({ is: 'waiting', reason: 'No such device yet' });
-  listens();
   await settled();
   assert.deepEqual(lines(), ['Cannot open device `/dev/x`: `No such device yet`.', 'Listening on 127.0.0.1:8000.']);
   firstAttempt();
@@ -68,22 +64,37 @@ test('it is ready when the first attempt is over and it listens, not when the di
   assert.deepEqual(lines().slice(2), ['Server ready!', 'Disk open!']);
 });
 
-test('a port that stays in use ends the program with one line, after the disk was released', async () => {
-  const { program, core, frontEnd, lines, firstAttempt, listens, exits, order } = setUp({ host: '::1', port: 80 });
+test('a port in use is waited for', async () => {
+  const { clock, program, core, frontEnd, lines, firstAttempt, refusals, exits } = setUp();
+  refusals.push(...Array.from({ length: 80 }, () => 'EADDRINUSE'));
   firstAttempt();
   void program.start(core, frontEnd);
-  await settled();
+  await clock.advance(3000);
   assert.deepEqual(lines(), []);
-  listens('EADDRINUSE');
-  await settled();
+  await clock.advance(2000);
+  assert.deepEqual(lines(), ['Listening on 127.0.0.1:8000.', 'Server ready!']);
+  assert.deepEqual(exits, []);
+});
+
+test('a port that stays in use ends the program with one line, after the disk was released', async () => {
+  const { clock, program, core, frontEnd, lines, firstAttempt, refusals, exits, order } = setUp({
+    host: '::1',
+    port: 80,
+  });
+  refusals.push(...Array.from({ length: 1000 }, () => 'EADDRINUSE'));
+  firstAttempt();
+  void program.start(core, frontEnd);
+  await clock.advance(4900);
+  assert.deepEqual(lines(), []);
+  await clock.advance(300);
   assert.deepEqual(lines(), ['Cannot listen on `[::1]:80`: `Address already in use`.']);
   assert.deepEqual([exits, order], [[1], ['core stopped']]);
 });
 
-test('an address that is not of this host ends the program', async () => {
-  const { program, core, frontEnd, lines, listens, exits } = setUp({ host: '192.0.2.1', port: 8000 });
+test('an address that is not of this host ends the program at once', async () => {
+  const { program, core, frontEnd, lines, refusals, exits } = setUp({ host: '192.0.2.1', port: 8000 });
+  refusals.push('EADDRNOTAVAIL');
   void program.start(core, frontEnd);
-  listens('EADDRNOTAVAIL');
   await settled();
   assert.deepEqual(lines(), ['Cannot listen on `192.0.2.1:8000`: `This host does not have this address`.']);
   assert.deepEqual(exits, [1]);
@@ -111,11 +122,9 @@ test('a first attempt that shows that the path will never do ends the program; a
 });
 
 test('a stop closes the disk first and the port last, once, with 0', async () => {
-  const { program, core, frontEnd, lines, firstAttempt, listens, exits, order, unfinished } = setUp();
+  const { program, core, frontEnd, lines, firstAttempt, exits, order, unfinished } = setUp();
   firstAttempt();
-  const started = program.start(core, frontEnd);
-  listens();
-  await started;
+  await program.start(core, frontEnd);
   unfinished.count = 2;
   await Promise.all([program.stop('SIGTERM'), program.stop('SIGTERM'), program.stop('SIGINT')]);
   assert.deepEqual(order, ['core stopped', 'port closed']);
@@ -129,11 +138,9 @@ test('a stop closes the disk first and the port last, once, with 0', async () =>
 });
 
 test('a stop does not wait for an HTTP side that does not close', async () => {
-  const { clock, program, core, frontEnd, firstAttempt, listens, exits } = setUp();
+  const { clock, program, core, frontEnd, firstAttempt, exits } = setUp();
   firstAttempt();
-  const started = program.start(core, { ...frontEnd, close: () => new Promise(() => {}) });
-  listens();
-  await started;
+  await program.start(core, { ...frontEnd, close: () => new Promise(() => {}) });
   void program.stop('SIGTERM');
   await settled();
   assert.deepEqual(exits, []);
@@ -142,12 +149,13 @@ test('a stop does not wait for an HTTP side that does not close', async () => {
 });
 
 test('a stop while the port is still waited for is a stop like any other', async () => {
-  const { program, core, frontEnd, lines, firstAttempt, listens, exits } = setUp();
+  const { clock, program, core, frontEnd, lines, firstAttempt, refusals, exits } = setUp();
+  refusals.push(...Array.from({ length: 1000 }, () => 'EADDRINUSE'));
   firstAttempt();
   void program.start(core, frontEnd);
+  await clock.advance(100);
   await program.stop('SIGTERM');
-  listens('EADDRINUSE');
-  await settled();
+  await clock.advance(10_000);
   assert.deepEqual(lines(), ['SIGTERM received. Exiting server...']);
   assert.deepEqual(exits, [0]);
 });
