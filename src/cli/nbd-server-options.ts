@@ -59,7 +59,7 @@ export function parseNbdServerOptions(args: readonly string[]): ParsedCommandLin
     .description('Makes a disk that HTTP servers serve a network block device.')
     .requiredOption('--socket-path <path>', 'the unix socket to serve NBD clients on', parseText('The path'))
     .requiredOption('--nbd-name <name>', 'the name of this device: in the log and in file names', parseName)
-    .requiredOption('--urls <url,url...>', 'the HTTP servers, in the order of preference')
+    .requiredOption('--urls <url,url>', 'the HTTP servers, in the order of preference')
     .option('--device-size <bytes>', 'the size of the device (default: that of the first server found)', parseSize)
     .option('--read-only', 'refuse every change', false)
     .option('--no-attach', 'serve NBD clients only, attach no /dev/nbdN')

@@ -121,6 +121,7 @@ export class NbdServerProgram {
     });
     gateway.events.subscribe((event) => this.#tell(event));
     this.#gateway = gateway;
+    gateway.start();
     return gateway;
   }
 

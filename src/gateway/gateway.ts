@@ -61,7 +61,6 @@ export class Gateway implements Volume {
   #commitRunning: Promise<void> | undefined;
   #commitNext: Promise<void> | undefined;
 
-  /** Starts to look for a server at once; events of that begin after the current turn of the event loop. */
   constructor(servers: readonly Backend[], options: GatewayOptions) {
     this.#options = options;
     this.readOnly = options.readOnly;
@@ -74,6 +73,11 @@ export class Gateway implements Volume {
       judge: (probe) => this.#judge(probe),
       adopt: (attachment) => this.#adopt(attachment),
     });
+  }
+
+  /** Begins to look for a server. */
+  start(): void {
+    this.#pool.start();
   }
 
   get sizeBytes(): number {

@@ -56,6 +56,7 @@ const inFlightJobsMax = 256;
 const inFlightLargeBytesMax = 8 * 1024 * 1024;
 
 type State =
+  | { readonly at: 'new' }
   | { readonly at: 'searching'; readonly search: Search }
   | { readonly at: 'preparing'; readonly attachment: Attachment }
   | { readonly at: 'ready'; readonly attachment: Attachment }
@@ -77,18 +78,23 @@ export class Pool {
   /** Writes of replays that were cut short and may still land. */
   #replayHazards: Hazard[] = [];
   #inFlightLargeBytes = 0;
-  #state: State;
+  #state: State = { at: 'new' };
   #sequence = 0;
   #sweep: Timer | undefined;
   /** The attachment whose instance holds all copies; undefined while none does. */
   #copiesAt: Attachment | undefined;
 
-  /** Starts to search at once. `servers`: at least one, in the order of preference. */
+  /** `servers`: at least one, in the order of preference. */
   constructor(servers: readonly Backend[], options: PoolOptions) {
     assert(servers.length > 0, 'a pool has servers');
     this.#servers = servers;
     this.#options = options;
-    this.#state = this.#searchingState(servers);
+  }
+
+  /** Begins to look for a server. Tasks that come before wait. */
+  start(): void {
+    assert(this.#state.at === 'new', 'a pool is started once');
+    this.#state = this.#searchingState(this.#servers);
   }
 
   /** The server in use, if there is one. */
@@ -283,7 +289,7 @@ export class Pool {
 
   /** Gives the server up: all its connections, and everything that is on its way there. */
   #lose(attachment: Attachment, failure: Failure, again = false): void {
-    if (this.#state.at === 'closed' || this.#state.at === 'searching' || this.#state.attachment !== attachment) return;
+    if (!('attachment' in this.#state) || this.#state.attachment !== attachment) return;
     const { session, events } = this.#options;
     events.publish({ type: 'lost', server: attachment.backend.name, reason: failure.message });
     session.raise(); // rule G3, before anything is sent again

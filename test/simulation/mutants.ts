@@ -54,8 +54,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'S4 a sync covers writes that came during it',
     file: `${core}group-commit.js`,
-    from: 'state.next.push({ resolve, reject })',
-    to: 'state.batch.push({ resolve, reject })',
+    from: "this.#state = { at: 'syncing', next };",
+    to: "this.#state = { at: 'syncing', next: batch };",
   },
   {
     name: 'S5 a failed sync is followed by one that succeeds',
@@ -67,7 +67,7 @@ export const mutants: readonly Mutant[] = [
     name: 'S6 the listener is closed first',
     file: 'test/simulation/network.js',
     from: 'void life.server.stop()',
-    to: 'this.#life = undefined; void life.server.stop()',
+    to: 'for (const breaks of life.broken) breaks(); this.#life = undefined; void life.server.stop()',
   },
   {
     name: 'S7 instance of reads and commits not checked',

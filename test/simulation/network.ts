@@ -112,7 +112,7 @@ export class Life {
       openDisk: () => this.#open(),
       newInstance: () => {
         opened += 1;
-        return `${host.address.replace(':', '_')}-${number}-${opened}`;
+        return `${host.address.replaceAll(/[.:]/g, '-')}-${number}-${opened}`;
       },
       limits: { slots: 2 },
     });

@@ -64,7 +64,7 @@ class Run {
     this.#storage = new Storage(this.world, plan.storage, plan.blocks);
     this.#hosts = Array.from(
       { length: plan.hosts },
-      (_, index) => new Host(this.world, `host-${'ab'[index]}:8000`, this.#storage, plan.clockRates[index] ?? 1),
+      (_, index) => new Host(this.world, `10.0.0.${index + 1}:8000`, this.#storage, plan.clockRates[index] ?? 1),
     );
     for (const host of this.#hosts) host.start();
     this.#gateways = Array.from({ length: plan.gateways }, (_, index) => this.#newGateway(index));
@@ -106,6 +106,7 @@ class Run {
       refusalProvesDeath: true,
     });
     gateway.events.subscribe((event) => this.world.note(`${name} ${JSON.stringify(event)}`));
+    gateway.start();
     return gateway;
   }
 
