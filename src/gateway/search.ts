@@ -49,7 +49,10 @@ export class Search {
     this.#order = order;
     this.#options = options;
     this.#found = found;
-    this.#probeNext();
+    // Later, so that whoever starts the gateway can subscribe to its events first.
+    queueMicrotask(() => {
+      if (!this.#over) this.#probeNext();
+    });
   }
 
   cancel(): void {

@@ -97,6 +97,8 @@ export class Connection {
   }
 
   #negotiate(state: Extract<State, { at: 'negotiating' }>, chunk: Buffer): void {
+    // It is closing, and more had arrived already.
+    if (state.negotiation.at === 'ended') return;
     const { volume, exportName, exportDescription } = this.#context;
     const { sizeBytes, readOnly } = volume;
     const offer: ExportOffer = { name: exportName, description: exportDescription, sizeBytes, readOnly };

@@ -139,7 +139,7 @@ test('a body over 64 MiB is 413', async (t) => {
   assert.equal(await checksum(disk), before);
 });
 
-test("nbdkit's curl plugin reads the disk, and writes to it as the old gateway did", async (t) => {
+test("nbdkit's curl plugin reads the disk; its wrong writes are refused", async (t) => {
   if (!needs(t, 'nbdkit', 'nbdkit') || !needs(t, 'nbdcopy', 'libnbd-bin') || !needs(t, 'qemu-io', 'qemu-utils')) return;
   const { disk, url } = await serve(t, 16 * mebibyte);
   const folder = temporaryFolder(t);
@@ -151,21 +151,9 @@ test("nbdkit's curl plugin reads the disk, and writes to it as the old gateway d
   await run('nbdcopy', [uri, out]);
   assert.equal(await checksum(out), await checksum(disk));
 
-  await run('qemu-io', [
-    '-f',
-    'raw',
-    '-c',
-    'write -P 0x31 4k 512',
-    '-c',
-    'write -P 0x32 1M 1M',
-    '-c',
-    'read -P 0x32 1M 1M',
-    uri,
-  ]);
-  const expected = seededBytes(1, 16 * mebibyte);
-  expected.fill(0x31, 4096, 4096 + 512);
-  expected.fill(0x32, mebibyte, 2 * mebibyte);
-  assert.ok(readFileSync(disk).equals(expected));
+  // Its writes name one byte more than they carry (`bytes 4096-4608` for 512 bytes): refused, and nothing changes.
+  await assert.rejects(run('qemu-io', ['-f', 'raw', '-c', 'write -P 0x31 4k 512', uri]), /write failed/);
+  assert.equal(await checksum(disk), await checksum(out));
 });
 
 test('a read-only disk has a validator, and honours conditions', async (t) => {

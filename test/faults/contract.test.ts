@@ -229,7 +229,7 @@ test('nbd-server without --no-attach, on a kernel without nbd: one clear line, a
     '--device-size',
     '1M',
   ];
-  const { code, stdout, stderr } = await finish(nbdServer, args);
+  const { code, stdout, stderr } = await finish(nbdServer, args, undefined, 20_000);
   assert.equal(code, 1, stdout + stderr);
   assert.match(stdout + stderr, /nbd/);
   assert.doesNotMatch(stdout + stderr, /\n\s+at /, 'no stack trace');
@@ -291,6 +291,7 @@ test('a wrapper with one pipe and a process group: HTTP server stopped first, bo
   const nbdArgs = ['--no-attach', '--socket-path', socketPath, '--nbd-name', `wrapped-${process.pid}`, '--urls', url];
   const gateway = startWrapped(t, nbdServer, nbdArgs);
   await gateway.line('stdout', /Selected server/);
+  await untilListening({ path: socketPath });
   const client = await NbdClient.connect(socketPath);
   await client.write(0, Buffer.alloc(4096, 9));
 

@@ -1,7 +1,7 @@
 /** Foreign programs that run to their end. Promise: what they printed stands in the error when they fail or hang. */
 import { execFile } from 'node:child_process';
 
-const timeoutMs = 120_000;
+const commandTimeoutMs = 120_000;
 const outputBytesMax = 64 * 2 ** 20;
 
 export interface Finished {
@@ -11,7 +11,12 @@ export interface Finished {
 }
 
 /** Runs `program` until it ends, whatever its exit code is. */
-export function finish(program: string, args: readonly string[], cwd?: string): Promise<Finished> {
+export function finish(
+  program: string,
+  args: readonly string[],
+  cwd?: string,
+  timeoutMs = commandTimeoutMs,
+): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const options = { timeout: timeoutMs, maxBuffer: outputBytesMax, killSignal: 'SIGKILL', cwd } as const;
     execFile(program, args, options, (error, stdout, stderr) => {
