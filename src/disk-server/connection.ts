@@ -138,8 +138,9 @@ export class Connection implements Pumped {
     switch (this.#intake.at) {
       case 'heads': {
         const { exchangesMax, unsentBytesMax } = this.#front.limits;
-        const { length, unsentBytes } = this.#replies;
-        return this.#alone.at === 'no' && length < exchangesMax && unsentBytes < unsentBytesMax;
+        const { length, heldBytes, unsentBytes } = this.#replies;
+        if (this.#alone.at !== 'no' || length >= exchangesMax) return false;
+        return heldBytes < unsentBytesMax && unsentBytes < unsentBytesMax;
       }
       case 'collecting':
       case 'discarding':
@@ -234,7 +235,7 @@ export class Connection implements Pumped {
         return;
       case 'read':
         this.#withMemory(exchange, 'responses', this.#reading.neededBytes(request), (bytes) => {
-          exchange.countedBytes = bytes;
+          this.#replies.hold(exchange, bytes);
           this.#running++;
           this.#reading.start(exchange, request, disk);
         });
@@ -431,7 +432,7 @@ export class Connection implements Pumped {
     const isQuiet = this.isIdle || (this.#replies.isOver && unsentBytes === 0);
     const quietMs = this.#quiet.measure(nowMs, !isQuiet);
     const unsentMs = this.#output.measure(nowMs, unsentBytes === 0);
-    const unsentMsMax = responses.isWanted ? this.#fairMs(unsentBytes) : limits.responseStallMs;
+    const unsentMsMax = Math.min(limits.responseStallMs, responses.isWanted ? this.#fairMs(unsentBytes) : Infinity);
     const quietMsMax = this.#replies.isOver ? limits.lingerMs : limits.keepAliveMs;
     if (quietMs > quietMsMax || unsentMs > unsentMsMax) this.destroy();
     else this.#sweepIntake(nowMs);
@@ -450,7 +451,7 @@ export class Connection implements Pumped {
     } else if (intake.at === 'waiting' && nowMs - intake.sinceMs > limits.budgetWaitMs) {
       this.#answerAndClose(intake.exchange, encodeFailure(new Failure('unavailable', 'no memory is free')));
     } else if (intake.at === 'collecting' && uploads.isWanted) {
-      if (nowMs - intake.upload.sinceMs > this.#fairMs(intake.upload.buffer.length)) this.destroy();
+      if (nowMs - intake.upload.sinceMs > this.#fairMs(intake.upload.filledBytes)) this.destroy();
       return;
     } else {
       return;

@@ -16,7 +16,7 @@ export interface FrontLimits {
   readonly pieceBytesMax: number;
   /** Requests of one connection that are not answered. */
   readonly exchangesMax: number;
-  /** Answers of one connection that its client has not taken: no further request is read. */
+  /** Answers of one connection that its client has not taken, or that are being made: no further request is read. */
   readonly unsentBytesMax: number;
   /** From the first byte of a head to its end. */
   readonly headMs: number;
@@ -30,7 +30,7 @@ export interface FrontLimits {
   readonly lingerMs: number;
   /** How long a request waits for memory. */
   readonly budgetWaitMs: number;
-  /** While others wait for memory, whoever holds some must take or send this much a second, after {@link slowGraceMs}. */
+  /** While others wait for memory, whoever holds some must send or take so much of it a second, after a while of grace. */
   readonly slowBytesPerSecond: number;
   readonly slowGraceMs: number;
   /** How often time limits are looked at. */
@@ -52,7 +52,7 @@ export const defaultFrontLimits: FrontLimits = {
   keepAliveMs: 75_000,
   lingerMs: 2000,
   budgetWaitMs: 30_000,
-  slowBytesPerSecond: mib,
+  slowBytesPerSecond: 4 * mib,
   slowGraceMs: 500,
   sweepMs: 250,
 };

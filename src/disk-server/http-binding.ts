@@ -89,6 +89,11 @@ export class HttpBinding {
     return this.#connections.size;
   }
 
+  /** Memory that is held for clients: bodies of writes, data of reads. */
+  get heldBytes(): number {
+    return this.#front.uploads.takenBytes + this.#front.responses.takenBytes;
+  }
+
   /** Ends every connection at once, and stops listening. Idempotent. */
   close(): Promise<void> {
     this.#sweepTimer?.cancel();

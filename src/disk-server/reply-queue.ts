@@ -27,6 +27,7 @@ export class ReplyQueue {
   readonly #output: ResponseOutput;
   readonly #exchanges: Exchange[] = [];
   #persistence: string;
+  #heldBytes = 0;
   /** `over`: the last answer is on its way, nothing follows. */
   #state: 'open' | 'over' | 'gone' = 'open';
 
@@ -47,6 +48,17 @@ export class ReplyQueue {
   /** Bytes that the client has not taken. */
   get unsentBytes(): number {
     return this.#socket.writableLength + this.#output.pendingBytes;
+  }
+
+  /** Taken from the budget for responses, and not given back. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  /** `bytes` were taken from the budget for the data of `exchange`. */
+  hold(exchange: Exchange, bytes: number): void {
+    exchange.countedBytes = bytes;
+    this.#heldBytes += bytes;
   }
 
   /** Whether the last answer has been handed over. */
@@ -162,12 +174,18 @@ export class ReplyQueue {
   }
 
   #giveBack(exchange: Exchange): void {
-    if (exchange.countedBytes > 0) this.#front.responses.give(exchange.countedBytes);
+    this.#release(exchange.countedBytes);
     exchange.countedBytes = 0;
   }
 
   #written(countedBytes: number): void {
-    if (countedBytes > 0) this.#front.responses.give(countedBytes);
+    this.#release(countedBytes);
     this.#events.written();
+  }
+
+  #release(bytes: number): void {
+    if (bytes === 0) return;
+    this.#heldBytes -= bytes;
+    this.#front.responses.give(bytes);
   }
 }
