@@ -40,7 +40,7 @@ export function parseCommandLine<Options>(
 }
 
 /** This package's version. */
-export function packageVersion(): string {
+function packageVersion(): string {
   const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
   return (JSON.parse(text) as { version: string }).version;
 }

@@ -9,7 +9,6 @@ const BLKROGET = 0x125e;
 const BLKSSZGET = 0x1268;
 const BLKDISCARD = 0x1277;
 const BLKPBSZGET = 0x127b;
-const BLKZEROOUT = 0x127f;
 const BLKGETSIZE64 = 0x80081272;
 
 const ioctl = new LibcFunction('int ioctl(int fd, unsigned long request, void *argument)');
@@ -45,9 +44,4 @@ export async function isReadOnly(fd: number): Promise<boolean> {
 /** BLKDISCARD: the range's content is given up. Aligned to logical blocks, else EINVAL. */
 export async function discard(fd: number, offset: number, length: number): Promise<void> {
   await ioctl.callAsync(fd, BLKDISCARD, BigUint64Array.of(BigInt(offset), BigInt(length)));
-}
-
-/** BLKZEROOUT: the range reads as zeroes and stays provisioned; the kernel writes zeroes where the device cannot do it. */
-export async function zeroOut(fd: number, offset: number, length: number): Promise<void> {
-  await ioctl.callAsync(fd, BLKZEROOUT, BigUint64Array.of(BigInt(offset), BigInt(length)));
 }

@@ -22,13 +22,13 @@ const pendingCallsMax = 128;
 let pendingCalls = 0;
 const waitingCalls: (() => void)[] = [];
 
-const symbolCache = new Map<string, ForeignFunction | 'missing'>();
 let library: LibraryHandle | undefined;
 
 /** One C function, by its declaration: `int close(int fd)`. */
 export class LibcFunction {
   readonly name: string;
   readonly #declaration: string;
+  #symbol: ForeignFunction | 'missing' | undefined;
 
   constructor(declaration: string) {
     this.#declaration = declaration;
@@ -80,11 +80,8 @@ export class LibcFunction {
   }
 
   #find(): ForeignFunction | 'missing' {
-    const known = symbolCache.get(this.#declaration);
-    if (known !== undefined) return known;
-    const found = lookUp(this.#declaration);
-    symbolCache.set(this.#declaration, found);
-    return found;
+    this.#symbol ??= lookUp(this.#declaration);
+    return this.#symbol;
   }
 }
 
