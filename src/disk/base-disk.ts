@@ -38,6 +38,8 @@ export abstract class BaseDisk implements Disk {
   protected abstract trimInside(offset: number, length: number): Promise<void>;
   protected abstract extentsInside(offset: number, length: number, extentsMax: number): Promise<Extent[]>;
   protected abstract measure(): Promise<number>;
+  /** Rejects with `unavailable` when the disk is no longer as large as it was: asked after each sync. */
+  protected abstract checkWhole(): Promise<void>;
 
   get sizeBytes(): number {
     return this.#sizeBytes;
@@ -68,7 +70,9 @@ export abstract class BaseDisk implements Disk {
   }
 
   async sync(): Promise<void> {
-    if (!this.readOnly) await this.descriptor.sync();
+    if (this.readOnly) return;
+    await this.descriptor.sync();
+    await this.checkWhole();
   }
 
   async extents(offset: number, length: number, extentsMax: number): Promise<Extent[]> {

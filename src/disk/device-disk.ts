@@ -60,6 +60,9 @@ export class DeviceDisk extends BaseDisk {
     return checkedSize(await this.descriptor.use('BLKGETSIZE64', deviceSize));
   }
 
+  /** Nothing to ask: beyond its end a device takes no writes. */
+  protected override async checkWhole(): Promise<void> {}
+
   /** The whole blocks inside the range. Without any: empty, at its end. */
   #alignedPart(offset: number, length: number): ByteRange {
     const unit = Math.max(alignmentBytesMin, this.logicalBlockBytes, this.physicalBlockBytes);

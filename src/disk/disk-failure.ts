@@ -4,8 +4,13 @@
 import { Failure, type FailureCode } from '../base/failure.js';
 import { errnoOf } from '../linux/errno.js';
 
-/** EROFS means different things: a file system that was remounted, or a DRBD device that is Secondary. */
 export type DiskKind = 'file' | 'device' | 'drbd';
+
+/**
+ * EROFS of DRBD: the device has become Secondary. EIO: neither this host's disk nor any peer's can be reached. Either way the
+ * disk is not here any more; it is to be closed, so that another host can have it.
+ */
+const drbdCodes: Readonly<Record<string, FailureCode>> = { EROFS: 'unavailable', EIO: 'unavailable' };
 
 /** Of an open disk. */
 const codes: Readonly<Record<string, FailureCode>> = {
@@ -38,6 +43,6 @@ const codes: Readonly<Record<string, FailureCode>> = {
 export function diskFailure(error: unknown, kind: DiskKind, doing: string): unknown {
   const errno = errnoOf(error);
   if (errno === undefined) return error;
-  const code = kind === 'drbd' && errno === 'EROFS' ? 'unavailable' : (codes[errno] ?? 'disk-error');
+  const code = (kind === 'drbd' ? drbdCodes[errno] : undefined) ?? codes[errno] ?? 'disk-error';
   return new Failure(code, `${doing}: ${errno}`, { cause: error });
 }

@@ -63,6 +63,11 @@ export class FileDisk extends BaseDisk {
     return size - (size % this.#sizeUnitBytes);
   }
 
+  /** A write beyond the end of a truncated file makes it grow again, with zeroes in between: it must not be acknowledged. */
+  protected override checkWhole(): Promise<void> {
+    return this.descriptor.use('fstat', (fd) => this.#checkNotTruncated(fd));
+  }
+
   async #map(fd: number, start: number, end: number, extentsMax: number): Promise<Extent[]> {
     const extents: Extent[] = [];
     let at = start;

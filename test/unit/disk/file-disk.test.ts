@@ -155,6 +155,9 @@ test('the missing end of a file that was truncated never reads or maps as zeroes
   assert.equal(disk.readNow(MiB - 1, Buffer.alloc(2)), false);
   await assert.rejects(disk.extents(0, 2 * MiB, 100), fails('unavailable'));
   await assert.rejects(disk.extents(MiB + 1, 100, 100), fails('unavailable'));
+  await disk.write(MiB + 4096, Buffer.alloc(4096, 2));
+  await assert.rejects(disk.sync(), fails('unavailable'), 'the write left a gap of zeroes behind it');
+  truncateSync(path, MiB);
   assert.equal((await readBack(disk, 0, MiB))[5], 1);
   assert.equal(await disk.refreshSize(), MiB);
   await assert.rejects(disk.read(MiB, Buffer.alloc(1)), fails('out-of-range'));
