@@ -32,6 +32,15 @@ no_leftovers() {
   return $found
 }
 
+# Every relative link of a document leads to a file.
+links() {
+  local document target broken=0
+  while IFS=: read -r document target; do
+    [[ -e $(dirname "$document")/$target ]] || { echo "$document: no $target"; broken=1; }
+  done < <(git grep -IoE '\]\([^)#: ]+' -- '*.md' | sed 's/\](//')
+  return $broken
+}
+
 bash_syntax() {
   local file failed=0
   for file in scripts/*.sh .ci/run; do bash -n "$file" || failed=1; done
@@ -43,8 +52,10 @@ check format biome format --error-on-warnings
 check lint oxlint --deny-warnings --report-unused-disable-directives-severity=error
 check layers node scripts/check-layers.mjs
 check 'dead code' knip --no-progress --no-config-hints
-check 'dead code (used by tests alone)' knip --no-progress --no-config-hints --production
+# Exports may be for tests alone (the other half of an encoder and decoder pair); whole files may not.
+check 'files that tests alone use' knip --no-progress --no-config-hints --production --include files,dependencies
 check leftovers no_leftovers
+check links links
 check shell bash_syntax
 
 if ((${#failed[@]} > 0)); then
