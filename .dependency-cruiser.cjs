@@ -11,8 +11,7 @@ const layers = {
   linux: ['base'],
   disk: ['base', 'linux'],
   'disk-server': ['base', 'linux', 'http-disk', 'disk'],
-  // The gateway implements the Volume that the NBD front end serves: of that layer it sees this one file.
-  gateway: ['base', 'http-disk', 'nbd-server/volume.ts'],
+  gateway: ['base', 'http-disk'],
   // The HTTP client implements the gateway's Backend.
   'http-client': ['base', 'linux', 'http-disk', 'gateway/backend.ts'],
   'nbd-server': ['base', 'linux', 'nbd'],

@@ -8,7 +8,7 @@
  *
  * A disk of `blocks` blocks of {@link blockBytes} bytes; a block holds one number, its value. Writes of whole blocks only.
  */
-import { Failure } from '../../src/base/failure.js';
+import { asFailure, Failure } from '../../src/base/failure.js';
 import type { Extent } from '../../src/base/range.js';
 import type { Disk } from '../../src/disk/disk.js';
 import type { Process, World } from './world.js';
@@ -192,7 +192,7 @@ export class SimulatedDisk implements Disk {
             effect();
             resolve();
           } catch (error) {
-            reject(error as Failure);
+            reject(asFailure(error));
           }
         });
       });
