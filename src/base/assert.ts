@@ -12,8 +12,3 @@ export class AssertionFailure extends Error {
 export function assert(holds: boolean, what: string): asserts holds {
   if (!holds) throw new AssertionFailure(what);
 }
-
-/** For the last branch of a switch over a union: the compiler proves that it is never reached. */
-export function unreachable(value: never): never {
-  throw new AssertionFailure(`unreachable: ${JSON.stringify(value)}`);
-}

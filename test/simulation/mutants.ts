@@ -19,7 +19,7 @@ interface Mutant {
 const core = 'src/disk-server/';
 const gateway = 'src/gateway/';
 
-export const mutants: readonly Mutant[] = [
+const mutants: readonly Mutant[] = [
   {
     name: 'S1 epoch not checked',
     file: `${core}session-table.js`,

@@ -41,6 +41,8 @@ export class Host {
   #lives = 0;
   /** Gateways (by name) that cannot reach this host at the moment. */
   readonly cutOff = new Set<string>();
+  /** Break the connections of one gateway each. */
+  readonly resets = new Set<() => void>();
 
   constructor(world: World, address: string, storage: Storage, rate: number) {
     this.#world = world;
@@ -76,6 +78,12 @@ export class Host {
       this.storage.kind === 'own' || this.storage.owner === undefined || this.storage.owner === this.#life?.disk;
     this.kill();
     if (owned) this.storage.crash();
+  }
+
+  /** Something on the way breaks all connections; what is on its way may still arrive. */
+  reset(): void {
+    this.#world.note(`${this.address} connections reset`);
+    for (const reset of this.resets) reset();
   }
 
   /** SIGTERM: the listener closes last (rule S6). */
@@ -196,6 +204,7 @@ export class SimulatedBackend implements Backend {
     this.#gateway = gateway;
     this.#host = host;
     this.name = `http://${host.address}`;
+    host.resets.add(() => gateway.process.do(() => this.#break('connection reset')));
   }
 
   async probe(): Promise<Probe> {
@@ -228,9 +237,13 @@ export class SimulatedBackend implements Backend {
   }
 
   abandon(): void {
+    this.#break('given up');
+  }
+
+  #break(why: string): void {
     const given = this.#pending;
     this.#pending = new Set();
-    for (const pending of given) pending.reject(new Failure('connection-lost', 'given up'));
+    for (const pending of given) pending.reject(new Failure('connection-lost', why));
   }
 
   #isCutOff(): boolean {
@@ -292,7 +305,7 @@ export class SimulatedBackend implements Backend {
   /** Mostly a millisecond; now and then something holds it back for seconds. */
   #travelMs(): number {
     const { random } = this.#world;
-    if (random.chance(0.01)) return random.between(500, 8000);
+    if (random.chance(this.#world.heldBack)) return random.between(500, 8000);
     return random.chance(0.1) ? random.between(5, 60) : random.between(0.05, 1.5);
   }
 }

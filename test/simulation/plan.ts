@@ -17,7 +17,17 @@ export type Fault = {
   readonly lastsMs: number;
   readonly host: number;
   readonly gateway: number;
-  readonly what: 'kill' | 'crash' | 'stop' | 'pause' | 'cut' | 'take-over' | 'sync-error' | 'write-error' | 'full';
+  readonly what:
+    | 'kill'
+    | 'crash'
+    | 'stop'
+    | 'pause'
+    | 'cut'
+    | 'reset'
+    | 'take-over'
+    | 'sync-error'
+    | 'write-error'
+    | 'full';
 };
 
 export interface Plan {
@@ -29,6 +39,9 @@ export interface Plan {
   /** Write-back's budget, in blocks. */
   readonly budgetBlocks: number;
   readonly blocks: number;
+  readonly ioTimeoutMs: number;
+  /** How often something holds a message back for seconds. */
+  readonly heldBack: number;
   readonly clockRates: readonly number[];
   /** One list of steps for each client; client n talks to gateway n modulo their number. */
   readonly clients: readonly (readonly Step[])[];
@@ -57,6 +70,8 @@ export function planFor(seed: number): Plan {
     writeBack,
     budgetBlocks: random.pick([4, 8, 1000]),
     blocks,
+    ioTimeoutMs: random.pick([30_000, 30_000, 3010]),
+    heldBack: random.pick([0.01, 0.01, 0.1]),
     clockRates: Array.from({ length: 4 }, () => 1 + random.between(-100e-6, 100e-6)),
     clients,
     faults: faults.sort((a, b) => a.atMs - b.atMs),

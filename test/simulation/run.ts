@@ -11,7 +11,6 @@ import { blockBytes, Storage } from './storage.js';
 import { Process, World } from './world.js';
 
 const requestTimeoutMs = 3000;
-const ioTimeoutMs = 30_000;
 /** Everything must have been answered by then. */
 const patienceMs = 3_600_000;
 
@@ -61,6 +60,7 @@ class Run {
   constructor(plan: Plan) {
     this.#plan = plan;
     this.world = new World(plan.seed);
+    this.world.heldBack = plan.heldBack;
     this.#storage = new Storage(this.world, plan.storage, plan.blocks);
     this.#hosts = Array.from(
       { length: plan.hosts },
@@ -89,7 +89,7 @@ class Run {
   }
 
   #newGateway(index: number): Gateway {
-    const { plan } = { plan: this.#plan };
+    const plan = this.#plan;
     const name = `gateway-${index}`;
     const process = new Process(this.world, plan.clockRates[2 + index] ?? 1, this.world.random.whole(1, 1e6));
     const backends = this.#hosts.map((host) => new SimulatedBackend(this.world, { name, process }, host));
@@ -101,7 +101,7 @@ class Run {
       readOnly: false,
       sizeBytes: plan.blocks * blockBytes,
       requestTimeoutMs,
-      ioTimeoutMs,
+      ioTimeoutMs: plan.ioTimeoutMs,
       writeBack: plan.writeBack ? { budgetBytes: plan.budgetBlocks * (blockBytes + 256) } : undefined,
       refusalProvesDeath: true,
     });
@@ -244,9 +244,13 @@ class Run {
       case 'cut': {
         const name = `gateway-${fault.gateway}`;
         host.cutOff.add(name);
+        if (world.random.chance(0.5)) world.after(world.random.between(0, 3000), () => host.reset());
         world.after(fault.lastsMs, () => host.cutOff.delete(name));
         return;
       }
+      case 'reset':
+        host.reset();
+        return;
       case 'take-over':
         this.#storage.owner = undefined;
         return;

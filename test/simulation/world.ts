@@ -14,6 +14,8 @@ interface Entry {
 export class World {
   nowMs = 0;
   events = 0;
+  /** How often something holds a message back for seconds. */
+  heldBack = 0.01;
   readonly random: Random;
   readonly log: string[] = [];
   readonly #heap: Entry[] = [];
