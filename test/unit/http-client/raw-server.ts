@@ -28,7 +28,10 @@ export type Answer = (request: RawRequest) => void;
 export class RawServer {
   readonly requests: RawRequest[] = [];
   readonly sockets: Socket[] = [];
+  /** The heads of requests, whose bodies may still be on their way. */
+  readonly heads: { method: string; socket: Socket }[] = [];
   answer: Answer;
+  onHead: (head: { method: string; socket: Socket }) => void = () => undefined;
   readonly #server: Server;
   #notify: () => void = () => undefined;
 
@@ -78,17 +81,29 @@ export class RawServer {
   accept(socket: Socket | TLSSocket): void {
     const connection = this.sockets.length;
     let received: Buffer = Buffer.alloc(0);
+    let pieces: Buffer[] = [];
+    let missing = 1;
     let index = 0;
+    let isNew = true;
     this.sockets.push(socket);
     this.#notify();
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#notify());
     socket.on('data', (piece: Buffer) => {
-      received = received.length === 0 ? piece : Buffer.concat([received, piece]);
+      pieces.push(piece);
+      missing -= piece.length;
+      if (missing > 0) return;
+      received = Buffer.concat([received, ...pieces]);
+      pieces = [];
       for (;;) {
+        isNew = this.#noteHead(received, socket, isNew);
         const request = readRequest(received);
-        if (request === undefined) return;
+        if (typeof request === 'number') {
+          missing = request;
+          return;
+        }
         received = received.subarray(request.length);
+        isNew = true;
         const reply = (...parts: (string | Buffer)[]): void => {
           socket.cork();
           for (const part of parts) socket.write(part);
@@ -102,13 +117,24 @@ export class RawServer {
       }
     });
   }
+
+  /** Returns whether the next head is still to come. */
+  #noteHead(received: Buffer, socket: Socket, isNew: boolean): boolean {
+    if (!isNew || received.indexOf('\r\n\r\n') < 0) return isNew;
+    const head = { method: received.toString('latin1', 0, received.indexOf(' ')), socket };
+    this.heads.push(head);
+    this.onHead(head);
+    this.#notify();
+    return false;
+  }
 }
 
+/** A request; or how many bytes of it are missing, at least. */
 function readRequest(
   received: Buffer,
-): (Pick<RawRequest, 'method' | 'path' | 'fields' | 'body'> & { length: number }) | undefined {
+): (Pick<RawRequest, 'method' | 'path' | 'fields' | 'body'> & { length: number }) | number {
   const headEnd = received.indexOf('\r\n\r\n');
-  if (headEnd < 0) return undefined;
+  if (headEnd < 0) return 1;
   const [line = '', ...lines] = received.toString('latin1', 0, headEnd).split('\r\n');
   const fields: Record<string, string> = {};
   for (const text of lines) {
@@ -116,7 +142,7 @@ function readRequest(
     fields[text.slice(0, colon).toLowerCase()] = text.slice(colon + 1).trim();
   }
   const length = headEnd + 4 + Number(fields['content-length'] ?? 0);
-  if (received.length < length) return undefined;
+  if (received.length < length) return length - received.length;
   const [method = '', path = ''] = line.split(' ');
   return { method, path, fields, body: Buffer.from(received.subarray(headEnd + 4, length)), length };
 }
