@@ -53,7 +53,7 @@ test('a name is resolved again at each probe', async (t) => {
   const backend = backendFor(t, `http://disk.test:${first.port}`, { resolver: resolving(addresses) });
   await backend.probe();
   addresses['disk.test'] = ['127.0.0.2'];
-  await read(backend, 0, 512);
+  await Promise.all([read(backend, 0, 512), write(backend, 0, Buffer.from(disk.subarray(0, 512)))]);
   assert.equal(second.requests.length, 0);
   assert.equal((await backend.probe()).endpoint, `127.0.0.2:${first.port}`);
   await read(backend, 0, 512);
@@ -123,11 +123,27 @@ test('a connect is bounded, and silence is no refusal', async (t) => {
   const port = await blackHole(t, '127.0.0.1', 0);
   const clock = new ManualClock();
   const backend = backendFor(t, `http://127.0.0.1:${port}`, { clock, connectTimeoutMs: 700 });
-  const outcomes = [codeOf(backend.probe()), backend.refuses(`127.0.0.1:${port}`), codeOf(read(backend, 0, 512))];
+  const outcomes: Promise<unknown>[] = [codeOf(backend.probe()), backend.refuses(`127.0.0.1:${port}`)];
+  // The second one does not wait for its own turn to find the same.
+  outcomes.push(codeOf(read(backend, 0, 512)), codeOf(read(backend, 0, 512)));
   await new Promise((resolve) => setImmediate(resolve));
   clock.advance(699);
   clock.advance(1);
-  assert.deepEqual(await Promise.all(outcomes), ['connection-lost', false, 'unavailable']);
+  assert.deepEqual(await Promise.all(outcomes), ['connection-lost', false, 'unavailable', 'unavailable']);
+});
+
+test('an address that is silent, beside one that refuses, is no refusal', async (t) => {
+  const port = await blackHole(t, '127.0.0.2', 0);
+  const clock = new ManualClock();
+  const resolver = resolving({ 'disk.test': ['127.0.0.1', '127.0.0.2'] });
+  const backend = backendFor(t, `http://disk.test:${port}`, { clock, resolver, connectTimeoutMs: 700 });
+  let code: string | undefined;
+  const probing = codeOf(backend.probe()).then((found) => (code = found));
+  while (code === undefined) {
+    clock.advance(100);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(await probing, 'connection-lost');
 });
 
 test('only a refusal is a refusal', async (t) => {

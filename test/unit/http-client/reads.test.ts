@@ -94,8 +94,14 @@ for (const [what, kind, lines, body] of [
   ],
   ['data without its place, from ours', 'ours', [partial, fits, ...instance], data],
   ['data without its place and instance, from ours', 'ours', [partial, fits], data],
+  [
+    'a range that starts elsewhere, from ours',
+    'ours',
+    [partial, 'Content-Range: bytes 0-4607/9', fits, ...instance],
+    data,
+  ],
   ['no instance, from ours', 'ours', [partial, label, fits], data],
-  ['an instance that is none', 'ours', [partial, label, fits, 'Disk-Instance: a b', 'Disk-Clock: 1'], data],
+  ['an instance that is none', 'plain', [partial, label, fits, 'Disk-Instance: a b', 'Disk-Clock: 1'], data],
 ] as const) {
   test(`never data: ${what}; the connection is not used again`, async (t) => {
     const { backend, server } = await start(t, answering(kind, lines, body));
@@ -129,6 +135,11 @@ for (const [what, kind, lines, body] of [
     assert.ok((await read(backend, 4096, 512)).data.equals(data));
   });
 }
+
+test('our own server is taken literally also where no instance was asked for', async (t) => {
+  const { backend } = await start(t, answering('ours', [partial, fits], data));
+  assert.equal(await codeOf(read(backend, 4096, 512)), 'malformed-response');
+});
 
 test('status 200 is data when the whole disk was asked for', async (t) => {
   const small = testDisk(512);

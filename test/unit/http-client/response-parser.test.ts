@@ -108,6 +108,7 @@ for (const [what, field, attribute, value] of [
   ['identity, which is none', 'Content-Encoding: Identity', 'encoded', false],
   ['an instance that is no id', 'Disk-Instance: a b', 'oddDiskField', true],
   ['a clock that is no number', 'Disk-Clock: 1.5', 'oddDiskField', true],
+  ['a clock above 2^53 - 1', 'Disk-Clock: 9007199254740992', 'oddDiskField', true],
   ['a range of unknown total', 'Content-Range: bytes 0-9/*', 'rangeLast', 9],
   ['a range in another unit', 'Content-Range: lines 0-9/10', 'rangeLast', -1],
   ['an unsatisfied range', 'Content-Range: bytes */10', 'rangeLast', -1],
@@ -188,6 +189,9 @@ for (const [what, expected, ...lines] of [
   ['a chunk size that is none', get, ok, 'Transfer-Encoding: chunked', '', 'g', ''],
   ['a chunk size that is empty', get, ok, 'Transfer-Encoding: chunked', '', '', ''],
   ['a chunk size that is endless', get, ok, 'Transfer-Encoding: chunked', '', '0000000000001', ''],
+  ['chunks longer than the bound', get, ok, 'Transfer-Encoding: chunked', '', '65', 'y'.repeat(101)],
+  ['a body until the close that is longer than the bound', get, ok, '', 'y'.repeat(101)],
+  ['a body until the close that is longer than the buffer', fill4, ok, '', 'datas'],
   ['a chunk longer than its size', get, ok, 'Transfer-Encoding: chunked', '', '3', 'data', ''],
   ['bytes that answer nothing', get, 'HTTP/1.1 204 No Content', '', 'x'],
 ] as const) {
@@ -200,6 +204,24 @@ test('the head of a response is bounded in bytes and lines, its trailers too', (
   const fits = `X: ${'y'.repeat(16 * 1024 - 60)}`;
   assert.equal(outcome(get, ok, fits, 'Content-Length: 0', '', ''), 'between');
   assert.equal(outcome(get, ok, `X: ${'y'.repeat(17 * 1024)}`), 'malformed-response');
+  for (const [length, expected] of [
+    [16 * 1024, 'between'],
+    [16 * 1024 + 1, 'malformed-response'],
+    [16 * 1024 + 2, 'malformed-response'],
+  ] as const) {
+    const rest = [ok, 'Content-Length: 0', 'X: ', '', ''].join('\r\n').length;
+    const head = [ok, 'Content-Length: 0', `X: ${'y'.repeat(length - rest)}`, '', ''].join('\r\n');
+    const pieces = head.match(/.{1,100}/gs) ?? [];
+    assert.equal(outcome(get, head), expected, String(length));
+    assert.equal(
+      parse(
+        [get],
+        pieces.map((piece) => Buffer.from(piece)),
+      ).at(-1),
+      expected,
+      `${length} in pieces`,
+    );
+  }
   const lines = Array.from({ length: 129 }, () => 'X: y');
   assert.equal(outcome(get, ok, ...lines, '', ''), 'malformed-response');
   const trailers = Array.from({ length: 3 }, () => `X: ${'y'.repeat(6000)}`);
