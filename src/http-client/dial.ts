@@ -74,7 +74,7 @@ export function discard(socket: Socket): void {
 }
 
 /** Connects to one address. With `reception` the socket's data goes there, otherwise it has to be listened for. */
-export function dialAddress(
+function dialAddress(
   address: string,
   port: number,
   options: DialOptions,

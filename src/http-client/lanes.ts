@@ -5,7 +5,7 @@
  *
  *     one-at-a-time ──(answer in HTTP/1.1, connection kept)──> lanes ──(first answer on a connection ends it)──> one-at-a-time
  *
- * Promise: at most {@link connectionsMax} connections, more than one only to a server that keeps them; no connection is used
+ * Promise: at most six connections that take requests, more than one only to a server that keeps them; no connection is used
  * that the server may be about to close.
  */
 import type { Clock, Timer } from '../base/clock.js';
@@ -17,7 +17,6 @@ interface Lane {
   readonly connectionsMax: number;
 }
 
-export const connectionsMax = 6;
 /** A further connection of a lane is made when each one has more than this to move. */
 const spreadBytes = 16 * 1024;
 /** How often idle connections are looked at. */

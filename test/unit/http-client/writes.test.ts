@@ -133,7 +133,7 @@ const done = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n';
 async function startLongWrite(
   backend: HttpBackend,
   server: RawServer,
-): Promise<{ code: Promise<string>; settled(): boolean }> {
+): Promise<{ code: Promise<string>; readonly settled: () => boolean }> {
   let isSettled = false;
   const code = codeOf(write(backend, 0, Buffer.alloc(32 << 20))).finally(() => (isSettled = true));
   await server.until(() => server.heads.some(({ method }) => method === 'PUT'));
