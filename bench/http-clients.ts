@@ -85,6 +85,7 @@ function undiciClient(url: string): Client {
         pool.dispatch(
           { method: 'GET', path: '/', headers: { range: `bytes=${offset}-${offset + into.length - 1}` } },
           {
+            onRequestStart() {},
             onResponseStart(_controller, status) {
               if (status !== 206) throw new Error(`status ${status}`);
             },
