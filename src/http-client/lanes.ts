@@ -130,7 +130,13 @@ export class Lanes implements ConnectionOwner {
     const mode = this.#mode;
     if (mode.at !== 'one-at-a-time') return;
     this.#mode = { at: 'lanes' };
+    // It belongs to a lane if it was the one that told; otherwise it ends with what is on it.
+    if (mode.running !== undefined && !this.#isInLane(mode.running)) this.#retire(mode.running);
     for (const exchange of mode.queue.splice(0)) this.send(exchange);
+  }
+
+  #isInLane(connection: Connection): boolean {
+    return Object.values(this.#lanes).some((lane) => lane.connections.includes(connection));
   }
 
   /** `last`: the connection that told it, which is about to close. */

@@ -6,6 +6,10 @@
 import { isIPv6 } from 'node:net';
 import { Failure } from '../base/failure.js';
 
+/** Path and query, and the value of an Authorization field: together with the rest, a request's head stays bounded. */
+const pathBytesMax = 16 * 1024;
+const authorizationBytesMax = 8 * 1024;
+
 export interface Credentials {
   readonly user: string;
   readonly password: string;
@@ -63,6 +67,9 @@ function targetOf(url: URL, credentials: Credentials | undefined, typed: string)
   if ((url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
     throw new Failure('invalid-request', `\`${withoutCredentials(typed)}\` is neither an http nor an https URL`);
   }
+  if (url.pathname.length + url.search.length > pathBytesMax) {
+    throw new Failure('invalid-request', `a URL of more than ${pathBytesMax} bytes`);
+  }
   const own = credentialsOf(url, typed);
   const used = own ?? credentials;
   const path = url.pathname === '/' && !/\/(?:[?#]|$)/.test(typed) ? '' : url.pathname;
@@ -99,6 +106,9 @@ export function redirectTarget(from: Target, location: string, configured: Targe
   if ((url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
     throw new Failure('malformed-response', 'a redirect to something that is not HTTP');
   }
+  if (url.pathname.length + url.search.length > pathBytesMax) {
+    throw new Failure('malformed-response', `a redirect to a URL of more than ${pathBytesMax} bytes`);
+  }
   return {
     ...placeOf(url),
     authorization: url.origin === configured.origin ? configured.authorization : undefined,
@@ -106,9 +116,12 @@ export function redirectTarget(from: Target, location: string, configured: Targe
   };
 }
 
-/** RFC 7617, with UTF-8. */
+/** RFC 7617, with UTF-8. Throws `invalid-request`. */
 export function basicAuthorization({ user, password }: Credentials): string {
-  return `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+  const value = `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
+  if (value.length > authorizationBytesMax)
+    throw new Failure('invalid-request', 'the user name or password is too long');
+  return value;
 }
 
 /** The percent-decoded credentials in a URL. */

@@ -224,6 +224,19 @@ test('a server that stops keeping connections is believed, and so is one that be
   assert.ok(server.requests.slice(before + 6).every(({ index }) => index === 0));
 });
 
+test('a request that was sent before the server was known ends well, and its connection with it', async (t) => {
+  const { held, answer } = holding();
+  const server = await RawServer.start(t, answer);
+  const backend = backendFor(t, server.url, { clock: new ManualClock() });
+  const early = read(backend, 0, 512);
+  await server.until(() => held.length === 1);
+  await backend.probe();
+  for (const request of held) proper(request);
+  await early;
+  await server.until(() => server.open === 1);
+  assert.equal(server.sockets[0]?.destroyed, true);
+});
+
 test('abandon rejects everything, touches no buffer any more, and leaves a backend that works', async (t) => {
   const { held, answer } = holding();
   const { backend, server } = await start(t, answer);

@@ -112,6 +112,21 @@ test('credentials follow a redirect only to their own origin', () => {
   }
 });
 
+test('what makes the head of a request long is bounded', () => {
+  const configured = targetOf('http://a');
+  assert.equal(
+    messageOf(() => targetOf(`http://a/${'x'.repeat(17_000)}`)),
+    'a URL of more than 16384 bytes',
+  );
+  assert.match(
+    messageOf(() => targetOf(`http://u:${'x'.repeat(7000)}@a/`)),
+    /too long/,
+  );
+  for (const location of [`/${'x'.repeat(17_000)}`, `/?${'\xe4'.repeat(3000)}`]) {
+    assert.throws(() => redirectTarget(configured, location, configured), { code: 'malformed-response' });
+  }
+});
+
 test('endpoints are written as servers announce them, and read back', () => {
   assert.equal(formatEndpoint('::ffff:10.0.0.1', 80), '10.0.0.1:80');
   assert.equal(formatEndpoint('fe80::1', 80), '[fe80::1]:80');
