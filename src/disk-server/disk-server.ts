@@ -119,6 +119,11 @@ export class DiskServer {
     return this.#keeper.life;
   }
 
+  /** Disk operations in threads, and those that wait for a thread. */
+  get load(): { readonly running: number; readonly waiting: number } {
+    return this.#slots.load;
+  }
+
   /** Why there is no disk: `unavailable`. */
   refusal(): Failure {
     return this.#keeper.refusal();

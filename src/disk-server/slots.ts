@@ -20,6 +20,11 @@ export class Slots {
     this.#slots = slots;
   }
 
+  /** Tasks that occupy a slot, and tasks that wait for one. */
+  get load(): { readonly running: number; readonly waiting: number } {
+    return { running: this.#running, waiting: this.#waiting.size };
+  }
+
   /** Starts the task now if a slot is free, and otherwise when its turn comes. */
   enter(task: SlotTask): void {
     if (this.#running < this.#slots) this.#start(task);

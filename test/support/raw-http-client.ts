@@ -14,14 +14,17 @@ export class RawHttpClient {
   readonly socket: Socket;
   /** Resolves when the connection has ended, in whatever way. */
   readonly closed: Promise<void>;
-  #received: Buffer = Buffer.alloc(0);
+  /** Joined only when somebody looks: once for each wait, not for each chunk. */
+  #chunks: Buffer[] = [];
+  #length = 0;
   #isClosed = false;
   #changed: () => void = () => {};
 
   private constructor(socket: Socket) {
     this.socket = socket;
     socket.on('data', (chunk: Buffer) => {
-      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#chunks.push(chunk);
+      this.#length += chunk.length;
       this.#changed();
     });
     socket.on('error', () => {});
@@ -45,8 +48,13 @@ export class RawHttpClient {
     return client;
   }
 
+  /** What no {@link response} has taken. */
   get received(): Buffer {
-    return this.#received;
+    const joined = this.#chunks.length === 1 ? this.#chunks[0] : undefined;
+    if (joined !== undefined) return joined;
+    const all = Buffer.concat(this.#chunks);
+    this.#chunks = [all];
+    return all;
   }
 
   send(...parts: (string | Buffer)[]): void {
@@ -57,20 +65,20 @@ export class RawHttpClient {
 
   /** The next answer; rejects when the connection ends before it is complete. `toHead`: it has no body. */
   async response({ toHead = false } = {}): Promise<RawResponse> {
-    const headEnd = await this.#until(() => indexAfter(this.#received, '\r\n\r\n'));
-    const [statusLine = '', ...lines] = this.#received.toString('latin1', 0, headEnd - 4).split('\r\n');
+    const headEnd = await this.#until(() => indexAfter(this.received, '\r\n\r\n'));
+    const [statusLine = '', ...lines] = this.received.toString('latin1', 0, headEnd - 4).split('\r\n');
     const fields = Object.fromEntries(lines.map(splitField));
     const length = toHead || statusLine.startsWith('HTTP/1.1 304') ? 0 : Number(fields['content-length'] ?? 0);
-    await this.#until(() => (this.#received.length >= headEnd + length ? 0 : undefined));
-    const body = Buffer.from(this.#received.subarray(headEnd, headEnd + length));
-    this.#received = this.#received.subarray(headEnd + length);
-    return { status: Number(statusLine.split(' ')[1]), fields, body };
+    const received = await this.bytes(headEnd + length);
+    this.#chunks = [received.subarray(headEnd + length)];
+    this.#length = received.length - headEnd - length;
+    return { status: Number(statusLine.split(' ')[1]), fields, body: received.subarray(headEnd, headEnd + length) };
   }
 
   /** Resolves when at least so many bytes are there that were not taken by {@link response}. */
   async bytes(count: number): Promise<Buffer> {
-    await this.#until(() => (this.#received.length >= count ? 0 : undefined));
-    return this.#received;
+    await this.#until(() => (this.#length >= count ? 0 : undefined));
+    return this.received;
   }
 
   pause(): void {
@@ -85,7 +93,7 @@ export class RawHttpClient {
     for (;;) {
       const found = find();
       if (found !== undefined) return found;
-      if (this.#isClosed) throw new Error(`the connection ended after: ${this.#received.toString('latin1')}`);
+      if (this.#isClosed) throw new Error(`the connection ended after: ${this.received.toString('latin1')}`);
       await new Promise<void>((resolve) => {
         this.#changed = resolve;
       });

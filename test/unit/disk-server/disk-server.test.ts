@@ -133,9 +133,12 @@ test('only as many operations run as there are slots, in the order of their arri
   const reads = [0, 1, 2, 3].map((index) => bench.read(index * 512));
   await settled();
   assert.equal(bench.medium.begun.read, 2);
+  assert.deepEqual(bench.server.load, { running: 2, waiting: 2 });
   gate.open();
   for (const { outcome } of await Promise.all(reads)) assertDone(outcome);
   assert.equal(bench.medium.begun.read, 4);
+  await settled();
+  assert.deepEqual(bench.server.load, { running: 0, waiting: 0 });
 });
 
 test('a stuck write is answered in time with an unknown outcome, and its bytes stay in use', async () => {
@@ -161,6 +164,7 @@ test('what waits behind stuck operations is answered in time, certainly not appl
   assertFailed(outcome, 'unavailable');
   const refused = await waiting;
   assertFailed(refused, 'unavailable');
+  assert.deepEqual(bench.server.load, { running: 1, waiting: 0 });
   assert.equal(refused.stillRunning, undefined);
   gate.open();
   await outcome.stillRunning;

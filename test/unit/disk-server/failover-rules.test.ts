@@ -4,6 +4,7 @@ import test from 'node:test';
 import { Failure, type FailureCode } from '../../../src/base/failure.js';
 import type { WriteStamp } from '../../../src/http-disk/messages.js';
 import { settled } from '../../support/fake-clock.js';
+import { Gate } from '../../support/gate.js';
 import { assertDone, assertFailed, Bench, isPending } from './harness.js';
 
 const eio = new Failure('disk-error', 'EIO');
@@ -122,6 +123,20 @@ test('S5: after a failed sync nobody is told durable, and a new instance begins'
     bench.events.map((event) => event.is),
     ['opened', 'sync-failed', 'opened'],
   );
+});
+
+test('S5: a failed sync fails those, too, that wait for the next one', async () => {
+  const bench = await Bench.started();
+  const gate = new Gate();
+  bench.medium.before = ({ op }) => (op === 'sync' ? gate.passed.then(() => Promise.reject(eio)) : undefined);
+  const covered = bench.write(0, 1);
+  await settled();
+  const next = bench.write(512, 2);
+  await settled();
+  gate.open();
+  assertFailed(await covered, 'disk-error');
+  assertFailed(await next, 'disk-error');
+  assert.equal(bench.medium.begun.sync, 1);
 });
 
 test('S5: a failed sync lets writes in progress finish, with the instance of their check, before the next instance', async () => {

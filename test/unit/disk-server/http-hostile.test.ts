@@ -13,25 +13,24 @@ test('what is not HTTP is refused, and the connection closed', async (t) => {
     [400, 'GARBAGE\r\n\r\n'],
     [400, 'GET / HTTP/1.1\r\n\r\n'],
     [400, `GET / HTTP/1.1\r\n${host}${host}\r\n`],
-    [400, 'GET / HTTP/1.1\nHost: d\n\n'],
     [400, `GET  / HTTP/1.1\r\n${host}\r\n`],
     [400, `GET / HTTP/1.1\r\n${host}Range : bytes=0-1\r\n\r\n`],
     [400, `GET / HTTP/1.1\r\n${host}Range:\r\n bytes=0-1\r\n\r\n`],
     [400, `GET / HTTP/1.1\r\n${host}X: \0\r\n\r\n`],
     [400, `GET / HTTP/1.1\r\n${host}Range: bytes=0-1\r\nRange: bytes=2-3\r\n\r\n`],
     [400, put(0, 4, 'Content-Length: 4\r\nContent-Length: 5\r\n')],
-    [400, put(0, 4, 'Content-Length: 4\r\nTransfer-Encoding: chunked\r\n')],
+    [400, `${put(0, 4, 'Content-Length: 4\r\nTransfer-Encoding: chunked\r\n')}4\r\nabcd\r\n0\r\n\r\n`],
     [400, put(0, 4, 'Content-Length: -4\r\n')],
     [400, put(0, 4, 'Content-Length: 0x4\r\n')],
     [413, put(0, 4, 'Content-Length: 99999999999999999999\r\n')],
     [501, put(0, 4, 'Transfer-Encoding: gzip, chunked\r\n')],
-    [400, 'PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n'],
+    [400, `${put(0, 1, 'Transfer-Encoding: chunked\r\n').replace('1.1', '1.0')}1\r\na\r\n0\r\n\r\n`],
     [417, put(0, 4, 'Content-Length: 4\r\nExpect: miracles\r\n')],
     [505, 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
     [431, `GET / HTTP/1.1\r\n${host}X: ${'x'.repeat(17_000)}\r\n\r\n`],
     [431, `GET / HTTP/1.1\r\n${'X: y\r\n'.repeat(101)}\r\n`],
     [400, `${put(0, 4, 'Transfer-Encoding: chunked\r\n')}+4\r\n`],
-    [400, `${put(0, 4, 'Transfer-Encoding: chunked\r\n')}2\r\nabc\r\n`],
+    [400, `${put(0, 4, 'Transfer-Encoding: chunked\r\n')}2\r\nabc\r\n2\r\nde\r\n0\r\n\r\n`],
     [431, `${put(0, 4, 'Transfer-Encoding: chunked\r\n')}0\r\n${'X: yyyyyyyyyyyyy\r\n'.repeat(1000)}\r\n`],
   ];
   for (const [status, text] of cases) {
@@ -45,6 +44,13 @@ test('what is not HTTP is refused, and the connection closed', async (t) => {
   }
   assert.equal(bench.medium.begun.write, 0);
   assert.equal(bench.binding.heldBytes, 0);
+});
+
+test('a client that ends its lines with LF is told so, and does not wait for ever', async (t) => {
+  const bench = await HttpBench.started(t);
+  const client = await bench.client();
+  client.send('GET / HTTP/1.1\nHost: d\n\n');
+  assert.equal((await client.response()).status, 400);
 });
 
 test('requests that HTTP allows and the disk does not are refused, and the connection goes on', async (t) => {
@@ -84,12 +90,13 @@ test('416 tells how large the disk is', async (t) => {
 
 test('a client that asks before it sends its body is refused before', async (t) => {
   const bench = await HttpBench.started(t);
-  for (const [offset, length, status] of [
-    [65_536, 512, 416],
-    [0, 65 * 1024 * 1024, 416],
+  for (const [offset, length, bodyBytes, status] of [
+    [65_536, 512, 512, 416],
+    [0, 65 * 1024 * 1024, 65 * 1024 * 1024, 416],
+    [0, 512, 511, 400],
   ] as const) {
     const client = await bench.client();
-    client.send(put(offset, length, `Content-Length: ${length}\r\nExpect: 100-continue\r\n`));
+    client.send(put(offset, length, `Content-Length: ${bodyBytes}\r\nExpect: 100-continue\r\n`));
     const { status: said, fields } = await client.response();
     assert.deepEqual([said, fields['connection']], [status, 'close']);
     await client.closed;
@@ -103,6 +110,16 @@ test('a body that is too large is refused with 413, which the client gets to see
   client.send(put(0, length), sevens);
   const { status, fields } = await client.response();
   assert.deepEqual([status, fields['disk-error'], fields['connection']], [413, 'too-large', 'close']);
+  await client.closed;
+});
+
+test('a refused body that does not end is not read for ever', async (t) => {
+  const bench = await HttpBench.started(t, { front: { lingerMs: 20 } });
+  const client = await bench.client();
+  const mibs = Array.from({ length: 65 }, () => chunk(Buffer.alloc(1024 * 1024)));
+  client.send(put(65_536, 512, 'Transfer-Encoding: chunked\r\n'), ...mibs);
+  const { status, fields } = await client.response();
+  assert.deepEqual([status, fields['connection']], [413, 'close']);
   await client.closed;
 });
 
@@ -269,6 +286,20 @@ test('requests that are not answered are not read in any number', async (t) => {
   assert.equal(bench.medium.begun.read, 10);
   gate.open();
   for (let count = 0; count < 30; count++) assert.equal((await client.response()).status, 206);
+});
+
+test('what cannot be answered yet is left to TCP, and not piled up', async (t) => {
+  const bench = await HttpBench.started(t, { front: { exchangesMax: 10 }, limits: { slots: 64 } });
+  bench.hold(({ op, offset }) => op === 'read' && offset === 0);
+  const client = await bench.client();
+  client.send(Buffer.alloc(32 * mib, get(0, 512)));
+  await bench.until(() => bench.medium.begun.read === 10);
+  const other = await bench.client();
+  for (let count = 0; count < 100; count++) {
+    other.send(get(512, 512));
+    await other.response();
+  }
+  assert.ok(client.socket.writableLength > 0);
 });
 
 test('what a connection holds when it ends is given back when the disk has done it', async (t) => {
