@@ -15,6 +15,8 @@ const layers = {
   // The HTTP client implements the gateway's Backend.
   'http-client': ['base', 'linux', 'http-disk', 'gateway/backend.ts'],
   'nbd-server': ['base', 'linux', 'nbd'],
+  // Keeps the gateway's ledger in a file: of that layer it sees this one interface.
+  'kernel-device': ['base', 'linux', 'nbd', 'nbd-server', 'gateway/ledger.ts'],
   observability: ['base', 'nbd', 'http-disk', 'linux', 'disk', 'disk-server', 'gateway', 'http-client', 'nbd-server'],
 };
 

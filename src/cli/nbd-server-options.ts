@@ -1,5 +1,6 @@
 /** The command line of nbd-server. docs/nbd-server.md describes each option. */
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { asFailure } from '../base/failure.js';
 import { type Credentials, parseServerUrl, type Target } from '../http-client/target.js';
@@ -7,6 +8,7 @@ import {
   type ListenAddress,
   type ParsedCommandLine,
   parseCommandLine,
+  parseCount,
   parseDuration,
   parseListenAddress,
   parseSize,
@@ -24,6 +26,11 @@ export interface NbdServerOptions {
   readonly deviceSizeBytes: number | undefined;
   readonly readOnly: boolean;
   readonly attach: boolean;
+  /** N of the /dev/nbdN that is wanted. Undefined: any. */
+  readonly deviceIndex: number | undefined;
+  /** The kernel's sockets. */
+  readonly connections: number;
+  readonly deadTimeoutMs: number;
   readonly listen: ListenAddress | undefined;
   /** Authorities for https, PEM. */
   readonly ca: string | undefined;
@@ -42,6 +49,9 @@ interface RawOptions {
   readonly deviceSize?: number;
   readonly readOnly: boolean;
   readonly attach: boolean;
+  readonly device?: number;
+  readonly connections: number;
+  readonly deadTimeout: number;
   readonly listen?: ListenAddress;
   readonly user?: string;
   readonly passwordFile?: string;
@@ -63,6 +73,15 @@ export function parseNbdServerOptions(args: readonly string[]): ParsedCommandLin
     .option('--device-size <bytes>', 'the size of the device (default: that of the first server found)', parseSize)
     .option('--read-only', 'refuse every change', false)
     .option('--no-attach', 'serve NBD clients only, attach no /dev/nbdN')
+    .option('--device <path>', 'the device to attach, /dev/nbdN (default: the kernel chooses a free one)', parseDevice)
+    .option('--connections <number>', 'sockets between the kernel and us', parseCount(1, 16), defaultConnections())
+    .option(
+      '--dead-timeout <time>',
+      'how long I/O waits for a successor of a process that died',
+      parseDeadTimeout,
+      60_000,
+    )
+    .option('--list-devices', 'list the network block devices of this host, and exit')
     .option('--listen <[host:]port>', 'serve NBD clients over TCP, too', parseListenAddress)
     .option('--user <name>', 'the user to log in as at the servers', parseText('The user'))
     .option('--password-file <path>', "a file whose first line is the user's password")
@@ -106,6 +125,9 @@ function read(raw: RawOptions): NbdServerOptions {
     deviceSizeBytes: raw.deviceSize,
     readOnly: raw.readOnly,
     attach: raw.attach,
+    deviceIndex: raw.device,
+    connections: raw.connections,
+    deadTimeoutMs: raw.deadTimeout,
     listen: raw.listen,
     ca: raw.caFile === undefined ? undefined : readOptionFile('--ca-file', raw.caFile),
     requestTimeoutMs: raw.requestTimeout,
@@ -146,6 +168,25 @@ function readOptionFile(option: string, path: string): string {
     const { code } = error as NodeJS.ErrnoException;
     throw new InvalidArgumentError(`${option}: \`${path}\` cannot be read (${code ?? 'unknown error'}).`);
   }
+}
+
+const connectionsMax = 4;
+
+/** More than there are processors are of no use to the kernel. */
+function defaultConnections(): number {
+  return Math.min(connectionsMax, availableParallelism());
+}
+
+function parseDevice(text: string): number {
+  const index = /^(?:\/dev\/)?nbd(\d{1,5})$/.exec(text)?.[1];
+  if (index !== undefined) return Number(index);
+  throw new InvalidArgumentError('A device is written as /dev/nbd0.');
+}
+
+function parseDeadTimeout(text: string): number {
+  const ms = parseDuration(text);
+  if (ms >= 1000) return ms;
+  throw new InvalidArgumentError('The kernel counts whole seconds: at least 1s.');
 }
 
 /** It becomes part of file names and of a line of the log. */

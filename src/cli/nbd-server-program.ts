@@ -1,8 +1,8 @@
 /**
- * The life of nbd-server: from the start over the served socket to the exit.
+ * The life of nbd-server: from the start over the served socket and device to the exit.
  *
- *     starting ── lock, size known, sockets ──▶ serving ── SIGTERM, SIGINT ──▶ stopping ──▶ exit 0 (1: something is not durable)
- *         └── lock held by another, socket taken ──▶ exit 1
+ *     starting ── lock, size known, sockets, device ──▶ serving ── SIGTERM, SIGINT ──▶ stopping ──▶ exit 0 (1: something is not durable)
+ *         └── lock held by another, socket taken, no device ──▶ exit 1
  *
  * Promise: a stop needs no server's consent; it takes one request time-out at the most (the last commit of write-back mode).
  */
@@ -10,13 +10,17 @@ import { randomBytes } from 'node:crypto';
 import { BufferPool } from '../base/buffer-pool.js';
 import { type Clock, sleep } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
-import type { GatewayEvent } from '../gateway/events.js';
 import { Gateway } from '../gateway/gateway.js';
-import { noLedger } from '../gateway/ledger.js';
 import { Session } from '../gateway/session.js';
 import { HttpBackend } from '../http-client/http-backend.js';
+import { findDriver } from '../kernel-device/driver.js';
 import { type NbdEvent, NbdServer } from '../nbd-server/nbd-server.js';
+import type { NbdDriver } from '../linux/nbd-netlink.js';
+import { bootClock } from '../linux/boot-clock.js';
 import type { Log } from '../observability/log.js';
+import { DeviceHost } from './device-host.js';
+import { Lineage } from './lineage.js';
+import { lineOf } from './nbd-server-lines.js';
 import type { NbdServerOptions } from './nbd-server-options.js';
 import { RunFiles } from './run-files.js';
 
@@ -40,8 +44,10 @@ export class NbdServerProgram {
   readonly #exit: (code: 0 | 1) => void;
   readonly #files: RunFiles;
   readonly #buffers = new BufferPool(idleBufferBytesMax);
+  #lineage: Lineage | undefined;
   #gateway: Gateway | undefined;
   #nbd: NbdServer | undefined;
+  #host: DeviceHost | undefined;
   #stopping = false;
 
   constructor({ options, log, clock, exit }: NbdProgramOptions) {
@@ -59,13 +65,16 @@ export class NbdServerProgram {
     try {
       await this.#claim();
       if (this.#stopping) return;
-      const gateway = this.#connect();
+      const driver = options.attach ? await findDriver() : undefined;
+      const lineage = this.#continueLineage(driver !== undefined);
+      const gateway = this.#connect(lineage);
       const sizeBytes = await gateway.whenSizeKnown();
       if (this.#stopping) return;
       if (options.deviceSizeBytes !== undefined) this.#log.line(`Device size: ${sizeBytes}.`);
       await this.#serve(gateway);
+      if (driver !== undefined) await this.#attach(driver, gateway, lineage);
     } catch (error) {
-      this.#fail(asFailure(error).message);
+      await this.#fail(asFailure(error).message);
     }
   }
 
@@ -74,9 +83,11 @@ export class NbdServerProgram {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#log.line(`${signal} received. Exiting server...`);
-    const undurableBytes = (await this.#gateway?.close())?.undurableBytes ?? 0;
+    await this.#host?.detach();
+    const { undurableBytes, quiet } = (await this.#gateway?.close()) ?? { undurableBytes: 0, quiet: true };
     if (undurableBytes > 0) this.#log.line(`${undurableBytes} bytes of acknowledged writes are not durable.`);
     await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
+    this.#lineage?.end(quiet);
     this.#files.remove();
     this.#exit(undurableBytes > 0 ? 1 : 0);
   }
@@ -101,7 +112,21 @@ export class NbdServerProgram {
     }
   }
 
-  #connect(): Gateway {
+  /** The session of a predecessor that died is continued, a device that it left is looked for (failover rule T2). */
+  #continueLineage(attach: boolean): Lineage {
+    const lineage = Lineage.begin({
+      path: this.#files.recordPath,
+      isOnFile: this.#files.lockDescriptor !== undefined,
+      attach,
+      newSession: () => randomBytes(12).toString('hex'),
+      bootTimeMs: () => bootClock.nowMs(),
+      warn: (text) => this.#log.line(`Warning: ${text}`),
+    });
+    this.#lineage = lineage;
+    return lineage;
+  }
+
+  #connect({ session, generation, ledger, device }: Lineage): Gateway {
     const { servers, ca, requestTimeoutMs, ioTimeoutMs, deviceSizeBytes, readOnly, writeBack, refusalProvesDeath } =
       this.#options;
     const clock = this.#clock;
@@ -109,17 +134,17 @@ export class NbdServerProgram {
     const backends = servers.map((target) => new HttpBackend(target, connection));
     const gateway = new Gateway(backends, {
       clock,
-      session: new Session(randomBytes(12).toString('hex'), 1),
-      ledger: noLedger,
+      session: new Session(session, generation),
+      ledger,
       buffers: this.#buffers,
       readOnly,
-      sizeBytes: deviceSizeBytes,
+      sizeBytes: deviceSizeBytes ?? device?.sizeBytes,
       requestTimeoutMs,
       ioTimeoutMs,
       writeBack,
       refusalProvesDeath,
     });
-    gateway.events.subscribe((event) => this.#tell(event));
+    gateway.events.subscribe((event) => this.#log.line(lineOf(event)));
     this.#gateway = gateway;
     gateway.start();
     return gateway;
@@ -143,18 +168,32 @@ export class NbdServerProgram {
     this.#log.line(`NBD server ready on port ${port}.`);
   }
 
-  #fail(message: string): void {
+  async #attach(driver: NbdDriver, gateway: Gateway, lineage: Lineage): Promise<void> {
+    if (this.#stopping) return;
+    this.#host = new DeviceHost({
+      ...{ driver, lineage, gateway },
+      options: this.#options,
+      clock: this.#clock,
+      buffers: this.#buffers,
+      log: this.#log,
+      onLost: () => {
+        lineage.ledger.change({ device: undefined });
+        void this.#fail('The device was disconnected by somebody else.');
+      },
+    });
+    await this.#host.start();
+  }
+
+  async #fail(message: string): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
     this.#log.line(message);
+    const quiet = (await this.#gateway?.close())?.quiet ?? true;
+    await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
+    // A device that a predecessor left and that we could not take over: the next one may.
+    if (this.#lineage?.ledger.current.device === undefined) this.#lineage?.end(quiet);
     this.#files.remove();
-    void this.#nbd?.close();
     this.#exit(1);
-  }
-
-  #tell(event: GatewayEvent): void {
-    const line = lineOf(event);
-    this.#log.line(line);
   }
 
   #tellClient(event: NbdEvent, verbose: boolean): void {
@@ -162,31 +201,5 @@ export class NbdServerProgram {
     else if (event.type === 'disconnected' && event.fault !== undefined) {
       this.#log.line(`Client ${event.client} disconnected: ${event.fault}.`);
     } else if (verbose) this.#log.line(`Client ${event.client} ${event.type}.`);
-  }
-}
-
-/** The lines that other software matches (docs/nbd-server.md), and ours. */
-function lineOf(event: GatewayEvent): string {
-  switch (event.type) {
-    case 'trying':
-      return `Trying to use server: \`${event.server}\`...`;
-    case 'probe-failed':
-      return `Cannot use server \`${event.server}\`: \`${event.reason}\`.`;
-    case 'refused':
-      return `Server \`${event.server}\` refused: ${event.reason}.`;
-    case 'selected':
-      return `Selected server: \`${event.server}\`.`;
-    case 'size':
-      return `Device size: ${event.sizeBytes}.`;
-    case 'lost':
-      return `Got exception: \`${event.server}: ${event.reason}\`.`;
-    case 'replaying':
-      return `Writing ${event.writes} writes that are not durable (${event.bytes} bytes) to \`${event.server}\` again...`;
-    case 'replayed':
-      return `All writes that were not durable are on \`${event.server}\`.`;
-    case 'commit-failed':
-      return `A commit failed: \`${event.reason}\`. ${event.retainedBytes} bytes are kept until one succeeds.`;
-    case 'gave-up':
-      return `A ${event.operation} failed: no server did it in time.`;
   }
 }

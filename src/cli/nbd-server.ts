@@ -2,10 +2,15 @@
 import { systemClock } from '../base/clock.js';
 import { endProcess } from '../linux/process.js';
 import { Log } from '../observability/log.js';
+import { deviceTable } from './device-table.js';
 import { parseNbdServerOptions } from './nbd-server-options.js';
 import { NbdServerProgram } from './nbd-server-program.js';
 
 export async function main(args: readonly string[]): Promise<void> {
+  if (args.includes('--list-devices')) {
+    process.stdout.write(deviceTable());
+    return;
+  }
   const parsed = parseNbdServerOptions(args);
   if (parsed.at === 'ended') {
     process[parsed.stream].write(parsed.text);

@@ -1,5 +1,5 @@
 /**
- * The files of one nbd-server under /run: its lock, held for life, and its pid file.
+ * The files of one nbd-server under /run: its lock, held for life, its pid file, and the record for a successor.
  * Promise: of two processes with the same name only one holds the lock; the pid file is removed only while it is ours. The kernel drops
  * the lock with the process, however it ends.
  */
@@ -12,18 +12,20 @@ const lockWaitMs = 7000;
 const lockRetryMs = 20;
 
 export class RunFiles {
-  readonly #pidPath: string;
-  readonly #lockPath: string;
+  readonly pidPath: string;
+  readonly lockPath: string;
+  readonly recordPath: string;
   #lock: number | undefined;
 
   constructor(name: string) {
-    this.#lockPath = `/run/nbd-${name}.lock`;
-    this.#pidPath = `/var/run/nbd-${name}.pid`;
+    this.lockPath = lockPathOf(name);
+    this.pidPath = `/var/run/nbd-${name}.pid`;
+    this.recordPath = `/run/nbd-${name}.state`;
   }
 
   /** Waits for the lock. False: another process of the same name holds it. Throws what `open` throws. */
   async lock(clock: Clock): Promise<boolean> {
-    const descriptor = openSync(this.#lockPath, 'a', 0o600);
+    const descriptor = openSync(this.lockPath, 'a', 0o600);
     const endMs = clock.nowMs() + lockWaitMs;
     while (!tryLock(descriptor)) {
       if (clock.nowMs() >= endMs) {
@@ -36,27 +38,48 @@ export class RunFiles {
     return true;
   }
 
-  get lockPath(): string {
-    return this.#lockPath;
+  /** The descriptor that holds the lock: it is held as long as any process has a copy of it. Undefined: not locked. */
+  get lockDescriptor(): number | undefined {
+    return this.#lock;
   }
 
-  get pidPath(): string {
-    return this.#pidPath;
+  /** The lock came with a copy of the predecessor's descriptor. */
+  adoptLock(descriptor: number): void {
+    this.#lock = descriptor;
   }
 
   /** Throws what the file system throws. */
   writePid(): void {
-    writeFileSync(this.#pidPath, `${process.pid}\n`);
+    writeFileSync(this.pidPath, `${process.pid}\n`);
   }
 
   /** Leaves the lock file: to unlink it would let two processes hold "the" lock. */
   remove(): void {
     try {
-      if (readFileSync(this.#pidPath, 'utf8').trim() === String(process.pid)) unlinkSync(this.#pidPath);
+      if (readFileSync(this.pidPath, 'utf8').trim() === String(process.pid)) unlinkSync(this.pidPath);
     } catch {
       // Never written, or removed by somebody else.
     }
     if (this.#lock !== undefined) closeSync(this.#lock);
     this.#lock = undefined;
   }
+}
+
+/** Whether a process serves under this name. */
+export function isNameInUse(name: string): boolean {
+  let descriptor: number;
+  try {
+    descriptor = openSync(lockPathOf(name), 'r');
+  } catch {
+    return false;
+  }
+  try {
+    return !tryLock(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function lockPathOf(name: string): string {
+  return `/run/nbd-${name}.lock`;
 }

@@ -150,17 +150,19 @@ export class Gateway implements Volume {
 
   /**
    * Ends everything. In write-back mode after one last commit, for at most one request time-out.
-   * Resolves with the number of acknowledged bytes that may not be durable.
+   * Resolves with the number of acknowledged bytes that may not be durable; `quiet`: no request was unanswered, so that none can
+   * still land.
    */
-  async close(): Promise<{ undurableBytes: number }> {
+  async close(): Promise<{ undurableBytes: number; quiet: boolean }> {
     const retention = this.#retention;
     if (retention !== undefined && !retention.isEmpty) {
       const { clock, requestTimeoutMs } = this.#options;
       const limit = new Promise<void>((resolve) => void clock.after(requestTimeoutMs, resolve));
       await Promise.race([this.#commit().catch(asFailure), limit]);
     }
+    const quiet = this.#pool.pending === 0;
     this.#pool.close();
-    return { undurableBytes: retention?.retainedBytes ?? 0 };
+    return { undurableBytes: retention?.retainedBytes ?? 0, quiet };
   }
 
   #giveUpAtMs(): number {

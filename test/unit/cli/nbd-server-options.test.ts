@@ -102,3 +102,14 @@ test('user, password and authorities are read from files, once', (t) => {
   assert.match(complaint([...required, '--ca-file', join(folder, 'missing')]), /missing.*ENOENT/);
   assert.match(complaint([...required, '--user', 'me', '--password-file', folder]), /EISDIR/);
 });
+
+test('the options of the device', () => {
+  const options = accepted([...required, '--device', '/dev/nbd7', '--connections', '3', '--dead-timeout', '2m']);
+  assert.deepEqual([options.deviceIndex, options.connections, options.deadTimeoutMs], [7, 3, 120_000]);
+  const defaults = accepted(required);
+  assert.deepEqual([defaults.deviceIndex, defaults.deadTimeoutMs], [undefined, 60_000]);
+  assert.ok(defaults.connections >= 1 && defaults.connections <= 4);
+  assert.match(complaint([...required, '--device', '/dev/sda']), /\/dev\/nbd0/);
+  assert.match(complaint([...required, '--connections', '0']), /from 1 to 16/);
+  assert.match(complaint([...required, '--dead-timeout', '10ms']), /whole seconds/);
+});

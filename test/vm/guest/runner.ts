@@ -9,6 +9,7 @@ import type { Report } from '../report.js';
 import { type CaseContext, type MachineCase, machineCases } from './cases.js';
 import { kernelComplaints } from './kernel-log.js';
 import './machine.js';
+import './filesystems.js';
 
 const port = openSync('/dev/vport0p1', 'w');
 

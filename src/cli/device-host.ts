@@ -1,0 +1,121 @@
+/**
+ * nbd-server's side of its /dev/nbdN: gets it (afresh, or from a predecessor that died), says so, and gives it back.
+ * Promise: what is on record is what the kernel has; a device that is left over under our name is cleared, any other is not touched.
+ */
+import type { BufferPool } from '../base/buffer-pool.js';
+import type { Clock } from '../base/clock.js';
+import { Failure } from '../base/failure.js';
+import type { Gateway } from '../gateway/gateway.js';
+import { formatIdentifier } from '../kernel-device/identifier.js';
+import { blockBytes, KernelDevice, type KernelDeviceOptions } from '../kernel-device/kernel-device.js';
+import { type Listed, listDevices, whileChoosing } from '../kernel-device/other-users.js';
+import { kernelTimeouts } from '../kernel-device/timeouts.js';
+import type { RecordedDevice } from '../kernel-device/volume-record.js';
+import type { NbdDriver } from '../linux/nbd-netlink.js';
+import type { Log } from '../observability/log.js';
+import type { Lineage } from './lineage.js';
+import type { NbdServerOptions } from './nbd-server-options.js';
+import { isNameInUse } from './run-files.js';
+
+export interface DeviceHostOptions {
+  readonly options: NbdServerOptions;
+  readonly driver: NbdDriver;
+  readonly lineage: Lineage;
+  readonly gateway: Gateway;
+  readonly clock: Clock;
+  readonly buffers: BufferPool;
+  readonly log: Log;
+  readonly onLost: () => void;
+}
+
+export class DeviceHost {
+  readonly #given: DeviceHostOptions;
+  #getting: Promise<KernelDevice> | undefined;
+
+  constructor(options: DeviceHostOptions) {
+    this.#given = options;
+  }
+
+  /** Rejects with a `Failure`. */
+  async start(): Promise<void> {
+    const { lineage, log, options } = this.#given;
+    const { device: left } = lineage;
+    this.#getting = left === undefined ? this.#attach() : this.#takeOver(left);
+    const device = await this.#getting;
+    const { index, sizeBytes } = device;
+    lineage.ledger.change({
+      device: { index, sizeBytes, identifier: this.#identifier, connections: left?.connections ?? options.connections },
+    });
+    const failed = await device.tune();
+    if (failed.length > 0) log.line(`Warning: \`${device.path}\` could not be tuned: ${failed.join(', ')}.`);
+    if (left !== undefined) log.line(`\`${device.path}\` is taken over from process ${lineage.former?.pid}.`);
+    log.line(`NBD \`${device.path}\` is now attached.`);
+  }
+
+  /** Gives the device back to the kernel. */
+  async detach(): Promise<void> {
+    const device = await this.#getting?.catch(() => undefined);
+    if (device === undefined) return;
+    const { log } = this.#given;
+    const outcome = await device.detach();
+    if (outcome === 'busy') {
+      log.line(`\`${device.path}\` is still in use: all I/O on it fails now, and it is free again when it is closed.`);
+    } else if (outcome === 'stuck') {
+      log.line(`\`${device.path}\` could not be disconnected: the kernel does not answer.`);
+    }
+  }
+
+  async #attach(): Promise<KernelDevice> {
+    const { options, gateway, clock, log } = this.#given;
+    await this.#clearLeftovers();
+    const { sizeBytes } = gateway;
+    const blocks = Math.floor(sizeBytes / blockBytes);
+    if (blocks === 0) throw new Failure('unavailable', `A disk of ${sizeBytes} bytes is too small for a device.`);
+    const roundedBytes = blocks * blockBytes;
+    if (roundedBytes !== sizeBytes) {
+      log.line(`Warning: the device has ${roundedBytes} bytes: it has whole blocks of ${blockBytes} bytes only.`);
+    }
+    return whileChoosing(clock, () => KernelDevice.attach(this.#deviceOptions(), roundedBytes, options.deviceIndex));
+  }
+
+  #takeOver({ index, sizeBytes, connections }: RecordedDevice): Promise<KernelDevice> {
+    const wanted = this.#given.gateway.sizeBytes;
+    if (wanted < sizeBytes) {
+      throw new Failure(
+        'unavailable',
+        `\`/dev/nbd${index}\` has ${sizeBytes} bytes, and cannot be shrunk to ${wanted}.`,
+      );
+    }
+    return KernelDevice.takeOver({ ...this.#deviceOptions(), connections }, sizeBytes, index);
+  }
+
+  /** Devices under our name that nobody serves: we hold its lock, so their process is dead, and they are not on record. */
+  async #clearLeftovers(): Promise<void> {
+    const { driver, log, options } = this.#given;
+    for (const device of listDevices(isNameInUse)) {
+      if (device.volume === options.name) {
+        log.line(leakLine(device));
+        await driver.disconnect(device.index).catch(() => {});
+      } else if (device.state === 'dead') log.line(leakLine(device));
+    }
+  }
+
+  get #identifier(): string {
+    return formatIdentifier({ name: this.#given.options.name, session: this.#given.lineage.session });
+  }
+
+  #deviceOptions(): KernelDeviceOptions {
+    const { options, driver, gateway, clock, buffers, onLost } = this.#given;
+    return {
+      ...{ driver, clock, buffers, onLost },
+      volume: gateway,
+      identifier: this.#identifier,
+      connections: options.connections,
+      timeouts: kernelTimeouts(options),
+    };
+  }
+}
+
+function leakLine({ index, thread }: Listed): string {
+  return `Potential leaked NBD device detected: \`/dev/nbd${index}\` used by dead process ${thread ?? 'unknown'}`;
+}

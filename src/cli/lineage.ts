@@ -1,0 +1,76 @@
+/**
+ * The line of processes that serve one volume under one name, one after the other: what this one has from the one before it, and leaves to
+ * the next. Promise: this process's generation is on file before it sends its first request (failover rule T2).
+ */
+import { connectedDevice } from '../linux/nbd-sysfs.js';
+import {
+  loadRecord,
+  type RecordedDevice,
+  thisBoot,
+  VolumeLedger,
+  type VolumeRecord,
+} from '../kernel-device/volume-record.js';
+
+export interface LineageOptions {
+  readonly path: string;
+  /** The lock is ours, so that the file is. */
+  readonly isOnFile: boolean;
+  /** A device is wanted: one that the predecessor left is taken over. */
+  readonly attach: boolean;
+  readonly newSession: () => string;
+  readonly bootTimeMs: () => number;
+  readonly warn: (text: string) => void;
+}
+
+export class Lineage {
+  readonly ledger: VolumeLedger;
+  /** Of the predecessor that died. */
+  readonly former: VolumeRecord | undefined;
+  /** The device that it left: still there, and still its. */
+  readonly device: RecordedDevice | undefined;
+
+  private constructor(ledger: VolumeLedger, former: VolumeRecord | undefined, device: RecordedDevice | undefined) {
+    this.ledger = ledger;
+    this.former = former;
+    this.device = device;
+  }
+
+  static begin({ path, isOnFile, attach, newSession, bootTimeMs, warn }: LineageOptions): Lineage {
+    const former = isOnFile ? loadRecord(path) : undefined;
+    const device = attach && former?.device !== undefined && isStillThere(former.device) ? former.device : undefined;
+    const record: VolumeRecord = {
+      bootId: thisBoot(),
+      pid: process.pid,
+      session: former?.session ?? newSession(),
+      generation: (former?.generation ?? 0) + 1,
+      device,
+      servers: former?.servers ?? [],
+      unflushed: former?.unflushed ?? 'none',
+    };
+    const ledger = new VolumeLedger(path, record, bootTimeMs, (error) =>
+      warn(`\`${path}\` cannot be written, nobody will be able to take over from us: ${String(error)}.`),
+    );
+    if (isOnFile) ledger.keep();
+    return new Lineage(ledger, former, device);
+  }
+
+  get session(): string {
+    return this.ledger.current.session;
+  }
+
+  get generation(): number {
+    return this.ledger.current.generation;
+  }
+
+  /** The orderly end. `quiet`: nothing that was sent can still land, so that the next one may start afresh. */
+  end(quiet: boolean): void {
+    if (quiet) this.ledger.remove();
+    else this.ledger.change({ device: undefined, unflushed: 'none' });
+  }
+}
+
+function isStillThere({ index, identifier }: RecordedDevice): boolean {
+  const found = connectedDevice(index);
+  // Kernels before 5.14 keep no identifier: there the record alone tells.
+  return found !== undefined && (found.identifier === identifier || found.identifier === '');
+}

@@ -1,0 +1,28 @@
+/** What nbd-server writes to its log about the gateway's events. */
+import type { GatewayEvent } from '../gateway/events.js';
+
+/** The lines that other software matches (docs/nbd-server.md), and ours. */
+export function lineOf(event: GatewayEvent): string {
+  switch (event.type) {
+    case 'trying':
+      return `Trying to use server: \`${event.server}\`...`;
+    case 'probe-failed':
+      return `Cannot use server \`${event.server}\`: \`${event.reason}\`.`;
+    case 'refused':
+      return `Server \`${event.server}\` refused: ${event.reason}.`;
+    case 'selected':
+      return `Selected server: \`${event.server}\`.`;
+    case 'size':
+      return `Device size: ${event.sizeBytes}.`;
+    case 'lost':
+      return `Got exception: \`${event.server}: ${event.reason}\`.`;
+    case 'replaying':
+      return `Writing ${event.writes} writes that are not durable (${event.bytes} bytes) to \`${event.server}\` again...`;
+    case 'replayed':
+      return `All writes that were not durable are on \`${event.server}\`.`;
+    case 'commit-failed':
+      return `A commit failed: \`${event.reason}\`. ${event.retainedBytes} bytes are kept until one succeeds.`;
+    case 'gave-up':
+      return `A ${event.operation} failed: no server did it in time.`;
+  }
+}

@@ -1,0 +1,163 @@
+/** The programs as the cases start them inside the virtual machine: from bin/, as a user does. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { CaseContext } from './cases.js';
+
+const bin = fileURLToPath(new URL('../../../../bin/', import.meta.url));
+export const mebibyte = 1024 * 1024;
+
+/** Everything is many times slower in the machine. */
+const waitMs = 60_000;
+
+export class Program {
+  readonly child: ChildProcess;
+  output = '';
+  #waiting: (() => void)[] = [];
+  readonly ended: Promise<number | NodeJS.Signals>;
+
+  constructor(name: string, args: readonly string[], ownGroup = false) {
+    this.child = spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], detached: ownGroup });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        this.output += text;
+        this.#wake();
+      });
+    }
+    this.ended = new Promise((resolve) => {
+      this.child.on('close', (code, signal) => {
+        resolve(code ?? signal ?? 'SIGKILL');
+        this.#wake();
+      });
+    });
+  }
+
+  get isRunning(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Resolves with the first line that matches; rejects when the program ends without, or takes too long. */
+  async line(pattern: RegExp, limitMs = waitMs): Promise<RegExpExecArray> {
+    const endMs = performance.now() + limitMs;
+    for (;;) {
+      for (const line of this.output.split('\n')) {
+        const match = pattern.exec(line);
+        if (match !== null) return match;
+      }
+      if (!this.isRunning || performance.now() > endMs) throw new Error(`no line ${pattern} in:\n${this.output}`);
+      await this.#change(endMs - performance.now());
+    }
+  }
+
+  /** SIGTERM, and the exit code. */
+  stop(): Promise<number | NodeJS.Signals> {
+    this.child.kill('SIGTERM');
+    return this.ended;
+  }
+
+  kill(): Promise<number | NodeJS.Signals> {
+    this.child.kill('SIGKILL');
+    return this.ended;
+  }
+
+  #change(limitMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, limitMs);
+      this.#waiting.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}
+
+export function temporaryFolder(context: CaseContext): string {
+  const folder = mkdtempSync('/dev/shm/case-');
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export function diskImage(context: CaseContext, sizeBytes: number): string {
+  const path = join(temporaryFolder(context), 'disk.img');
+  const fd = openSync(path, 'w');
+  ftruncateSync(fd, sizeBytes);
+  closeSync(fd);
+  return path;
+}
+
+let nextPort = 18_000;
+
+export interface Server {
+  readonly program: Program;
+  readonly port: number;
+  readonly url: string;
+}
+
+/** An http-disk-server that is ready. */
+export async function startServer(
+  context: CaseContext,
+  disk: string,
+  options: { readonly port?: number; readonly ownGroup?: boolean; readonly args?: readonly string[] } = {},
+): Promise<Server> {
+  const port = options.port ?? nextPort++;
+  const args = ['--disk', disk, '--ip', '127.0.0.1', '--port', String(port), ...(options.args ?? [])];
+  const program = new Program('http-disk-server', args, options.ownGroup);
+  context.after(() => program.kill());
+  await program.line(/Server ready!$/);
+  return { program, port, url: `http://127.0.0.1:${port}` };
+}
+
+export interface Gateway {
+  readonly program: Program;
+  /** /dev/nbdN */
+  readonly device: string;
+  readonly name: string;
+  readonly socketPath: string;
+}
+
+let nextName = 0;
+
+export interface GatewayOptions {
+  readonly name?: string;
+  readonly socketPath?: string;
+  readonly args?: readonly string[];
+  readonly ownGroup?: boolean;
+}
+
+/** The program alone: what it attaches is taken away at the end of the case. */
+function launchGateway(context: CaseContext, urls: readonly string[], options: GatewayOptions = {}) {
+  const name = options.name ?? `case-${nextName++}`;
+  const socketPath = options.socketPath ?? join(temporaryFolder(context), 'socket');
+  const args = ['--socket-path', socketPath, '--nbd-name', name, '--urls', urls.join(','), ...(options.args ?? [])];
+  const program = new Program('nbd-server', args, options.ownGroup);
+  context.after(() => program.stop());
+  return { program, name, socketPath };
+}
+
+/** An nbd-server whose device is attached. */
+export async function startGateway(
+  context: CaseContext,
+  urls: readonly string[],
+  options: GatewayOptions = {},
+): Promise<Gateway> {
+  const launched = launchGateway(context, urls, options);
+  const [, device = ''] = await launched.program.line(/NBD `(\/dev\/nbd\d+)` is now attached\.$/);
+  return { ...launched, device };
+}
+
+/** What is left of a volume: nothing, if all is well. */
+export function leftovers({ name, socketPath, device }: Gateway): string[] {
+  const sys = `/sys/block/${device.replace('/dev/', '')}`;
+  return [`${sys}/pid`, `${sys}/backend`, socketPath, `/run/nbd-${name}.pid`, `/run/nbd-${name}.state`].filter(
+    existsSync,
+  );
+}
+
+export function queueSetting(device: string, name: string): string {
+  return readFileSync(`/sys/block/${device.replace('/dev/', '')}/queue/${name}`, 'utf8').trim();
+}
