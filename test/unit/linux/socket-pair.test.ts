@@ -20,5 +20,5 @@ test('a child process does not inherit them', () => {
   const pair = socketPair();
   const { stdout } = spawnSync('ls', ['-l', '/proc/self/fd'], { encoding: 'utf8' });
   assert.doesNotMatch(stdout, /socket:/);
-  pair.forEach((fd) => void closeSync(fd));
+  for (const fd of pair) closeSync(fd);
 });
