@@ -140,7 +140,7 @@ export class HttpBinding {
   }
 
   #schedule(connection: Pumped): void {
-    if (this.#due.size === 0) process.nextTick(() => this.#pumpDue());
+    if (this.#due.size === 0) setImmediate(() => this.#pumpDue());
     this.#due.add(connection);
   }
 

@@ -174,7 +174,7 @@ export class Connection {
   #schedule(): void {
     if (this.#isScheduled || this.#isWriting || this.#state.at === 'connecting') return;
     this.#isScheduled = true;
-    process.nextTick(() => {
+    setImmediate(() => {
       this.#isScheduled = false;
       if (this.#state.at === 'open' || this.#state.at === 'retiring') this.#flush(this.#state.socket);
     });

@@ -73,7 +73,7 @@ export class ReplyWriter {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    process.nextTick(() => {
+    setImmediate(() => {
       this.#scheduled = false;
       this.flush();
     });
