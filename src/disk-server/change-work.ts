@@ -31,6 +31,7 @@ export class ChangeWork implements Work {
   readonly #bytes: Buffer;
   readonly #context: ChangeContext;
   #piecesDone = 0;
+  #expired = false;
 
   /** `bytes`: the payload of a write; anything for the others. */
   constructor(request: WriteRequest, bytes: Buffer, context: ChangeContext) {
@@ -59,6 +60,10 @@ export class ChangeWork implements Work {
     }
   }
 
+  expire(): void {
+    this.#expired = true;
+  }
+
   ended(): void {
     const { stamp } = this.#request;
     if (stamp !== undefined) this.#context.sessions.end(stamp.session);
@@ -72,6 +77,7 @@ export class ChangeWork implements Work {
   }
 
   #recheck(): void {
+    if (this.#expired) throw new Failure('timed-out', 'the time was over before the end');
     const refusal = this.#context.refuse();
     if (refusal !== undefined) throw refusal;
   }

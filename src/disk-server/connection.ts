@@ -26,7 +26,7 @@ import { type Alone, type Intake, notAlone, takingHeads, type Upload } from './c
 import { Exchange } from './exchange.js';
 import type { Front, Pumped } from './front.js';
 import { localEndpoint } from './net-address.js';
-import { type Outcome, whenFree } from './outcome.js';
+import { type Outcome, refused, whenFree } from './outcome.js';
 import { Reading } from './reading.js';
 import { ReplyQueue } from './reply-queue.js';
 import { MalformedRequest, type RequestHead } from './request-head.js';
@@ -236,6 +236,7 @@ export class Connection implements Pumped {
       case 'read':
         this.#withMemory(exchange, 'responses', this.#reading.neededBytes(request), (bytes) => {
           this.#replies.hold(exchange, bytes);
+          if (this.#isStale(exchange, disk)) return;
           this.#running++;
           this.#reading.start(exchange, request, disk);
         });
@@ -243,6 +244,14 @@ export class Connection implements Pumped {
       default:
         this.#run({ alone: mustRunAlone(request) }, () => void this.#execute(exchange, request, disk));
     }
+  }
+
+  /** What was asked of one life of the disk is not done in another: its conditions and its range were judged by the first. */
+  #isStale(exchange: Exchange, disk: DiskFacts): boolean {
+    const { core } = this.#front;
+    if (core.disk === disk) return false;
+    this.#replies.answer(exchange, encodeFailure(core.refusal()));
+    return true;
   }
 
   // Execution, in order where the protocol asks for it.
@@ -282,7 +291,9 @@ export class Connection implements Pumped {
   }
 
   async #execute(exchange: Exchange, request: Executable, disk: DiskFacts, upload?: Upload): Promise<void> {
-    const outcome = await this.#front.core.execute(request, upload?.buffer, undefined);
+    const { core } = this.#front;
+    const outcome =
+      core.disk === disk ? await core.execute(request, upload?.buffer, undefined) : refused(core.refusal());
     if (upload !== undefined) this.#releaseUpload(upload, outcome);
     if (!this.#gone) {
       const { answer } = outcome;

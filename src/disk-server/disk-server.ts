@@ -48,7 +48,7 @@ export interface DiskServerLimits extends KeeperLimits {
   readonly readNowBytesMax: number;
 }
 
-export const defaultLimits: DiskServerLimits = {
+const defaultLimits: DiskServerLimits = {
   slots: 8,
   waitingMax: 4096,
   operationMs: 30_000,

@@ -33,7 +33,8 @@ export interface ListenOptions {
   readonly port: number;
 }
 
-const idlePoolBytesMax = 32 * 1024 * 1024;
+/** Kept for the next requests: enough for a stream of large ones. */
+const idlePoolBytesMax = 12 * 1024 * 1024;
 const keepAliveProbeMs = 30_000;
 
 export class HttpBinding {

@@ -28,6 +28,8 @@ export class LookWork implements Work {
     return this.#context.run();
   }
 
+  expire(): void {}
+
   ended(): void {}
 
   explain(failure: Failure): Failure {

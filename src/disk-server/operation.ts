@@ -21,6 +21,8 @@ export interface Work {
   run(): Promise<void>;
   /** After that, without a slot: the sync. */
   readonly commit: (() => Promise<void>) | undefined;
+  /** The time is over while it runs: what of it has not begun is left undone. */
+  expire(): void;
   /** The disk has come back from `run`, however it ended. */
   ended(): void;
   /** What the client is told of a failure of `run` or `commit`. */
@@ -92,6 +94,7 @@ export class Operation {
     const state = this.#state;
     if (state.at === 'waiting') this.refuse(new Failure('unavailable', 'the disk is busy'));
     if (state.at !== 'running') return;
+    this.#work.expire();
     const failure = new Failure(this.#work.late, 'the disk does not answer');
     this.#end({ at: 'failed', failure, answer: this.#work.answer(), stillRunning: state.end });
   }

@@ -24,6 +24,11 @@ export interface Failed {
 /** For requests that do not speak of instances. */
 export const plainAnswer: DiskAnswer = { instance: undefined, clockMs: undefined };
 
+/** Without having been tried. */
+export function refused(failure: Failure, answer: DiskAnswer = plainAnswer): Failed {
+  return { at: 'failed', failure, answer };
+}
+
 /** Runs `release` when the disk does not touch the buffers of the request any more. */
 export function whenFree(outcome: Outcome | undefined, release: () => void): void {
   if (outcome?.at === 'failed' && outcome.stillRunning !== undefined) void outcome.stillRunning.then(release);

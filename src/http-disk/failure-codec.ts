@@ -4,7 +4,7 @@
  * Promise: what is told as certainly not applied is certain: either the server itself said so, or no server could apply it.
  */
 import { Failure, type FailureCode } from '../base/failure.js';
-import { isId, type ReceivedFields, type SentFields, wholeNumber } from './fields.js';
+import type { ReceivedFields, SentFields } from './fields.js';
 import type { DiskAnswer, DiskRequest } from './messages.js';
 import { formatUnsatisfiedRange } from './ranges.js';
 
@@ -105,16 +105,6 @@ function plainCode(request: DiskRequest, status: number): FailureCode {
     default:
       return status >= 200 && status <= 299 ? 'malformed-response' : 'server-error';
   }
-}
-
-/** The instance and clock that go with a failure; fields that are absent or malformed are undefined. Never throws. */
-export function decodeFailureContext(fields: ReceivedFields): DiskAnswer {
-  const instance = fields['disk-instance'];
-  const clock = fields['disk-clock'];
-  return {
-    instance: instance !== undefined && isId(instance) ? instance : undefined,
-    clockMs: clock === undefined ? undefined : wholeNumber(clock),
-  };
 }
 
 const reasonCharactersMax = 200;

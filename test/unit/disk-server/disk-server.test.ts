@@ -61,6 +61,20 @@ test('a long zero is applied in pieces, and one that is cut short says that its 
   assertFailed(await zero, 'server-error');
 });
 
+test('a long zero whose time is over is not continued', async () => {
+  const medium = new SimulatedMedium(160 * 1024 * 1024);
+  const bench = await Bench.started({ operationMs: 1000 }, medium);
+  const gate = bench.hold(({ op }) => op === 'zero');
+  const how = { offset: 0, length: medium.cached.length, deferred: false, mayTrim: true, fast: false };
+  const zero = bench.run({ op: 'zero', ...how });
+  await bench.clock.advance(1000);
+  const outcome = await zero;
+  assertFailed(outcome, 'timed-out');
+  gate.open();
+  await outcome.stillRunning;
+  assert.equal(medium.begun.zero, 1);
+});
+
 test('fast zeroes are refused where they would have to be written', async () => {
   const bench = await Bench.started({}, new SimulatedMedium(4096, { zeroesFast: false }));
   const zero = { op: 'zero', offset: 0, length: 512, deferred: false, mayTrim: false } as const;

@@ -271,6 +271,42 @@ test('a read-only disk has a validator, and refuses writes before their body', a
   assert.deepEqual([refused.status, refused.fields['disk-error']], [403, 'read-only']);
 });
 
+test('what was asked of one life of the disk is not done in the next', async (t) => {
+  const bench = await HttpBench.started(t);
+  const client = await bench.client();
+  client.send(put(0, 512), sevens.subarray(1));
+  await bench.until(() => bench.binding.heldBytes === 512);
+  bench.medium.before = ({ op }) => (op === 'read' ? Promise.reject(new Failure('unavailable', 'gone')) : undefined);
+  const other = await bench.client();
+  other.send(get(0, 512));
+  assert.equal((await other.response()).status, 503);
+  await bench.until(() => bench.core.disk?.instance === 'i2');
+  client.send(sevens.subarray(0, 1));
+  const { status, fields } = await client.response();
+  assert.deepEqual([status, fields['disk-error']], [503, 'unavailable']);
+  assert.equal(bench.medium.begun.write, 0);
+  assert.equal(bench.binding.heldBytes, 0);
+});
+
+test('a read that waits for memory while the disk is opened anew is refused', async (t) => {
+  const front = { pieceBytesMax: 65_536, responseBytesMax: 131_072, slowGraceMs: 60_000 };
+  const bench = await HttpBench.started(t, { front, limits: { sizeAgeMaxMs: 0 } });
+  const gate = bench.hold(({ op }) => op === 'read');
+  const [holder, waiting, prober] = [await bench.client(), await bench.client(), await bench.client()];
+  holder.send(get(0, 65_536), get(0, 65_536));
+  await bench.until(() => bench.binding.heldBytes === 131_072);
+  waiting.send(get(0, 512));
+  const { before } = bench.medium;
+  bench.medium.before = (operation) =>
+    operation.op === 'size' ? Promise.reject(new Failure('unavailable', 'gone')) : before(operation);
+  prober.send('HEAD / HTTP/1.1\r\nHost: d\r\n\r\n');
+  assert.equal((await prober.response({ toHead: true })).status, 503);
+  gate.open();
+  assert.equal((await holder.response()).status, 206);
+  assert.equal((await waiting.response()).status, 503);
+  await bench.until(() => bench.core.disk?.instance === 'i2');
+});
+
 test('an HTTP/1.0 client is answered, and the connection closed', async (t) => {
   const bench = await HttpBench.started(t);
   const client = await bench.client();
