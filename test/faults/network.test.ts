@@ -16,11 +16,11 @@ interface Wired {
   readonly running: CheckedLoad;
 }
 
-async function wire(t: TestContext, seed: number): Promise<Wired> {
+async function wire(t: TestContext, seed: number, options: readonly string[] = []): Promise<Wired> {
   const disk = seededFile(t, seed, sizeBytes);
   const proxies = [await proxyTo(t, disk), await proxyTo(t, disk)] as const;
   const urls = proxies.map(({ url }) => url);
-  const gateway = await startGateway(t, urls, ['--request-timeout', '500ms', '--io-timeout', '60s']);
+  const gateway = await startGateway(t, urls, ['--request-timeout', '500ms', '--io-timeout', '60s', ...options]);
   const client = await NbdClient.connect(gateway.socketPath);
   t.after(() => client.close());
   const running = new CheckedLoad(client, seededBytes(seed, sizeBytes), { sizeBytes });
@@ -40,34 +40,36 @@ async function assertStored({ running, disk, proxies }: Wired): Promise<void> {
   assert.ok(readFileSync(disk).equals(expected), 'the disk holds what was acknowledged');
 }
 
-test('connections that are reset under load', async (t) => {
-  const wired = await wire(t, 1);
-  for (let round = 0; round < 20; round++) {
-    await wired.running.progress(50);
-    for (const proxy of wired.proxies) proxy.cut();
-  }
-  await wired.running.progress(100);
-  await assertStored(wired);
-});
+for (const mode of ['writethrough', 'writeback']) {
+  test(`connections that are reset under load: ${mode}`, async (t) => {
+    const wired = await wire(t, 1, ['--cache', mode]);
+    for (let round = 0; round < 20; round++) {
+      await wired.running.progress(50);
+      for (const proxy of wired.proxies) proxy.cut();
+    }
+    await wired.running.progress(100);
+    await assertStored(wired);
+  });
+
+  test(`requests that are held back until long after they were given up, and then delivered: ${mode}`, async (t) => {
+    const wired = await wire(t, 3, ['--cache', mode]);
+    await wired.running.progress(100);
+    for (let round = 0; round < 4; round++) {
+      const [one, other] = wired.proxies;
+      const held = round % 2 === 0 ? one : other;
+      held.change({ toServer: { held: true } });
+      await wired.running.progress(300);
+      held.change({});
+      await wired.running.progress(100);
+    }
+    await assertStored(wired);
+  });
+}
 
 test('a slow network', async (t) => {
   const wired = await wire(t, 2);
   for (const proxy of wired.proxies) proxy.change({ toServer: { delayMs: 20 }, toClient: { delayMs: 20 } });
   await wired.running.progress(300);
-  await assertStored(wired);
-});
-
-test('requests that are held back until long after they were given up, and then delivered', async (t) => {
-  const wired = await wire(t, 3);
-  await wired.running.progress(100);
-  for (let round = 0; round < 4; round++) {
-    const [one, other] = wired.proxies;
-    const held = round % 2 === 0 ? one : other;
-    held.change({ toServer: { held: true } });
-    await wired.running.progress(300);
-    held.change({});
-    await wired.running.progress(100);
-  }
   await assertStored(wired);
 });
 

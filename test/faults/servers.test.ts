@@ -1,5 +1,6 @@
 /** http-disk-servers that are killed, restarted and hung under load: what is read back is always right. */
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import test, { type TestContext } from 'node:test';
 import { NbdClient } from '../../demo/nbd-client.js';
@@ -8,6 +9,8 @@ import { type DiskServer, type Gateway, seededFile, startDiskServer, startGatewa
 import { TcpProxy } from '../support/tcp-proxy.js';
 
 const sizeBytes = 2 * 2 ** 20;
+/** How long the random faults go on; longer by hand: `FAULT_SECONDS=600 npm test -- faults/servers`. */
+const chaosMs = Number(process.env['FAULT_SECONDS'] ?? 15) * 1000;
 
 /** The server that the gateway said last that it uses. */
 function serverInUse(gateway: Gateway, servers: readonly DiskServer[]): DiskServer {
@@ -33,37 +36,88 @@ async function assertStored(running: CheckedLoad, disk: string): Promise<void> {
   assert.ok(readFileSync(disk).equals(expected), 'the disk holds what was acknowledged');
 }
 
-test('kill -9 of the server in use, five times, each time with another one to go on with', async (t) => {
-  const disk = seededFile(t, 1, sizeBytes);
-  const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
-  const gateway = await startGateway(
-    t,
-    servers.map(({ url }) => url),
-  );
-  const running = await load(t, gateway, disk);
-  for (let round = 0; round < 5; round++) {
-    await running.progress(200);
-    const victim = serverInUse(gateway, servers);
-    await victim.program.kill();
-    await running.progress(200);
-    servers[servers.indexOf(victim)] = await startDiskServer(t, disk, [], victim.port);
-  }
-  await assertStored(running, disk);
-});
+/** In each mode, the same promise; in write-back mode, unflushed writes are written again to the next server. */
+const modes = ['writethrough', 'writeback'] as const;
 
-test('kill -9 of the only server: requests wait, and go on when it is back', async (t) => {
-  const disk = seededFile(t, 2, sizeBytes);
-  let server = await startDiskServer(t, disk);
-  const gateway = await startGateway(t, [server.url]);
-  const running = await load(t, gateway, disk);
-  for (let round = 0; round < 3; round++) {
+for (const mode of modes) {
+  test(`kill -9 of the server in use, five times, each time with another one to go on with: ${mode}`, async (t) => {
+    const disk = seededFile(t, 1, sizeBytes);
+    const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
+    const urls = servers.map(({ url }) => url);
+    const gateway = await startGateway(t, urls, ['--cache', mode]);
+    const running = await load(t, gateway, disk);
+    for (let round = 0; round < 5; round++) {
+      await running.progress(200);
+      const victim = serverInUse(gateway, servers);
+      await victim.program.kill();
+      await running.progress(200);
+      servers[servers.indexOf(victim)] = await startDiskServer(t, disk, [], victim.port);
+    }
+    await assertStored(running, disk);
+  });
+
+  test(`kill -9 of the only server: requests wait, and go on when it is back: ${mode}`, async (t) => {
+    const disk = seededFile(t, 2, sizeBytes);
+    let server = await startDiskServer(t, disk);
+    const gateway = await startGateway(t, [server.url], ['--cache', mode]);
+    const running = await load(t, gateway, disk);
+    for (let round = 0; round < 3; round++) {
+      await running.progress(200);
+      await server.program.kill();
+      server = await startDiskServer(t, disk, [], server.port);
+      await running.progress(200);
+    }
+    await assertStored(running, disk);
+  });
+
+  test(`a hung server is left, and what it does when it wakes up harms nothing: ${mode}`, async (t) => {
+    const disk = seededFile(t, 4, sizeBytes);
+    const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
+    const urls = servers.map(({ url }) => url);
+    const times = ['--request-timeout', '500ms', '--io-timeout', '60s'];
+    const gateway = await startGateway(t, urls, [...times, '--cache', mode]);
+    const running = await load(t, gateway, disk);
     await running.progress(200);
-    await server.program.kill();
-    server = await startDiskServer(t, disk, [], server.port);
-    await running.progress(200);
-  }
-  await assertStored(running, disk);
-});
+    const hung = serverInUse(gateway, servers);
+    hung.program.signal('SIGSTOP');
+    await running.progress(500);
+    assert.notEqual(serverInUse(gateway, servers), hung);
+    hung.program.signal('SIGCONT');
+    await running.progress(500);
+    await assertStored(running, disk);
+  });
+
+  test(`random kills, hangs and restarts of two servers: ${mode}`, async (t) => {
+    const disk = seededFile(t, 10, sizeBytes);
+    const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
+    const urls = servers.map(({ url }) => url);
+    const times = ['--request-timeout', '500ms', '--io-timeout', '60s'];
+    const gateway = await startGateway(t, urls, [...times, '--cache', mode]);
+    const running = await load(t, gateway, disk);
+    const endMs = performance.now() + chaosMs;
+    let faults = 0;
+    while (performance.now() < endMs) {
+      await running.progress(randomInt(1, 300));
+      const place = randomInt(servers.length);
+      const victim = servers[place];
+      assert.ok(victim !== undefined);
+      const fault = ['kill', 'stop', 'hang'][randomInt(3)];
+      if (fault === 'hang') {
+        victim.program.signal('SIGSTOP');
+        await running.progress(randomInt(1, 300));
+        victim.program.signal('SIGCONT');
+      } else {
+        if (fault === 'kill') await victim.program.kill();
+        else await victim.program.stop();
+        if (randomInt(2) === 0) await running.progress(randomInt(1, 300));
+        servers[place] = await startDiskServer(t, disk, [], victim.port);
+      }
+      faults++;
+    }
+    t.diagnostic(`${faults} faults, ${running.answered} requests`);
+    await assertStored(running, disk);
+  });
+}
 
 test('an orderly restart of the only server under load', async (t) => {
   const disk = seededFile(t, 3, sizeBytes);
@@ -76,22 +130,6 @@ test('an orderly restart of the only server under load', async (t) => {
   server = await startDiskServer(t, disk, [], server.port);
   assert.deepEqual(await stopped, { code: 0, signal: null });
   await running.progress(200);
-  await assertStored(running, disk);
-});
-
-test('a hung server is left, and what it does when it wakes up harms nothing', async (t) => {
-  const disk = seededFile(t, 4, sizeBytes);
-  const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
-  const urls = servers.map(({ url }) => url);
-  const gateway = await startGateway(t, urls, ['--request-timeout', '500ms', '--io-timeout', '60s']);
-  const running = await load(t, gateway, disk);
-  await running.progress(200);
-  const hung = serverInUse(gateway, servers);
-  hung.program.signal('SIGSTOP');
-  await running.progress(500);
-  assert.notEqual(serverInUse(gateway, servers), hung);
-  hung.program.signal('SIGCONT');
-  await running.progress(500);
   await assertStored(running, disk);
 });
 
