@@ -49,7 +49,7 @@ export interface DiskServerLimits extends KeeperLimits {
 }
 
 const defaultLimits: DiskServerLimits = {
-  slots: 8,
+  slots: 16,
   waitingMax: 4096,
   operationMs: 30_000,
   deadlineAheadMaxMs: 60_000,

@@ -10,6 +10,7 @@ import { Failure } from '../base/failure.js';
 import { errnoOf } from '../linux/errno.js';
 import { readNowait } from '../linux/nowait-read.js';
 import { type DiskKind, diskFailure } from './disk-failure.js';
+import { gatheredBytesMax, WriteGatherer } from './write-gatherer.js';
 
 /** EINTR and EAGAIN are tried again so often in a row; then they are errors. */
 const interruptionsMax = 100;
@@ -25,11 +26,13 @@ export class Descriptor {
   #users = 0;
   #life: Life = { at: 'open' };
   #whenUnused: (() => void) | undefined;
+  readonly #gatherer: WriteGatherer;
   #nowait: 'works' | 'unsupported' = 'works';
 
   constructor(fd: number, kind: DiskKind) {
     this.#fd = fd;
     this.kind = kind;
+    this.#gatherer = new WriteGatherer(fd);
   }
 
   /** Fills `into` with what is in the page cache; false: not possible without waiting. Never blocks. */
@@ -54,7 +57,9 @@ export class Descriptor {
 
   write(offset: number, bytes: Buffer): Promise<void> {
     return this.use('write', async (fd) => {
-      let done = 0;
+      // What is not whole, for whatever reason, is finished below, or fails there in words.
+      const gathered = bytes.length <= gatheredBytesMax ? await this.#gatherer.write(offset, bytes) : 'not-tried';
+      let done = gathered === 'not-tried' ? 0 : Math.max(gathered, 0);
       while (done < bytes.length) {
         const count = await persist(() => writeSome(fd, bytes, done, offset + done));
         if (count === 0) throw new Failure('disk-error', 'write: no progress');
@@ -103,6 +108,7 @@ export class Descriptor {
   async #closeWhenUnused(): Promise<void> {
     if (this.#users > 0) await new Promise<void>((resolve) => (this.#whenUnused = resolve));
     assert(this.#users === 0, 'closed while in use');
+    this.#gatherer.close();
     try {
       await closeNow(this.#fd);
     } catch (error) {

@@ -323,10 +323,10 @@ test('write-back: a flush that was on its way to a server that died is repeated 
     ['write', 'write'],
     'the replay, and nothing else before it is complete',
   );
-  for (const { answer } of [...b.outstanding]) answer();
+  for (const entry of [...b.outstanding]) entry.answer();
   await settled();
   assert.deepEqual(b.outstanding.map(({ request }) => request.op).sort(), ['flush', 'read']);
-  for (const { answer } of [...b.outstanding]) answer();
+  for (const entry of [...b.outstanding]) entry.answer();
   assert.equal(await state(flushed), 'done');
   assert.equal(await state(read), 'done');
   assert.ok(events.some((event) => event.type === 'replaying' && event.writes === 2));
