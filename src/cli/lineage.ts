@@ -2,6 +2,7 @@
  * The line of processes that serve one volume under one name, one after the other: what this one has from the one before it, and leaves to
  * the next. Promise: this process's generation is on file before it sends its first request (failover rule T2).
  */
+import type { Inheritance } from '../gateway/inheritance.js';
 import { connectedDevice } from '../linux/nbd-sysfs.js';
 import {
   loadRecord,
@@ -28,30 +29,35 @@ export class Lineage {
   readonly former: VolumeRecord | undefined;
   /** The device that it left: still there, and still its. */
   readonly device: RecordedDevice | undefined;
+  /** What the gateway must know of it (failover rules T3, T5). */
+  readonly inherited: Inheritance | undefined;
 
-  private constructor(ledger: VolumeLedger, former: VolumeRecord | undefined, device: RecordedDevice | undefined) {
-    this.ledger = ledger;
+  private constructor(
+    former: VolumeRecord | undefined,
+    { path, attach, newSession, bootTimeMs, warn }: LineageOptions,
+  ) {
+    const nowMs = bootTimeMs();
     this.former = former;
-    this.device = device;
-  }
-
-  static begin({ path, isOnFile, attach, newSession, bootTimeMs, warn }: LineageOptions): Lineage {
-    const former = isOnFile ? loadRecord(path) : undefined;
-    const device = attach && former?.device !== undefined && isStillThere(former.device) ? former.device : undefined;
+    this.device = attach && former?.device !== undefined && isStillThere(former.device) ? former.device : undefined;
+    this.inherited = former && inheritanceOf(former, nowMs);
     const record: VolumeRecord = {
       bootId: thisBoot(),
       pid: process.pid,
       session: former?.session ?? newSession(),
       generation: (former?.generation ?? 0) + 1,
-      device,
-      servers: former?.servers ?? [],
+      device: this.device,
+      servers: former?.servers.map((used) => ({ ...used, leftAtMs: used.leftAtMs ?? nowMs })) ?? [],
       unflushed: former?.unflushed ?? 'none',
     };
-    const ledger = new VolumeLedger(path, record, bootTimeMs, (error) =>
+    this.ledger = new VolumeLedger(path, record, bootTimeMs, (error) =>
       warn(`\`${path}\` cannot be written, nobody will be able to take over from us: ${String(error)}.`),
     );
-    if (isOnFile) ledger.keep();
-    return new Lineage(ledger, former, device);
+  }
+
+  static begin(options: LineageOptions): Lineage {
+    const lineage = new Lineage(options.isOnFile ? loadRecord(options.path) : undefined, options);
+    if (options.isOnFile) lineage.ledger.keep();
+    return lineage;
   }
 
   get session(): string {
@@ -73,4 +79,13 @@ function isStillThere({ index, identifier }: RecordedDevice): boolean {
   const found = connectedDevice(index);
   // Kernels before 5.14 keep no identifier: there the record alone tells.
   return found !== undefined && (found.identifier === identifier || found.identifier === '');
+}
+
+function inheritanceOf({ servers, unflushed }: VolumeRecord, nowMs: number): Inheritance {
+  return {
+    unflushed,
+    servers: servers.map(({ server, endpoint, instance, leftAtMs }) => {
+      return { server, endpoint, instance, leftMsAgo: leftAtMs === undefined ? 0 : Math.max(0, nowMs - leftAtMs) };
+    }),
+  };
 }

@@ -22,6 +22,8 @@ export function lineOf(event: GatewayEvent): string {
       return `All writes that were not durable are on \`${event.server}\`.`;
     case 'commit-failed':
       return `A commit failed: \`${event.reason}\`. ${event.retainedBytes} bytes are kept until one succeeds.`;
+    case 'inheritance-lost':
+      return `Writes that were acknowledged before this process took over are lost: \`${event.server}\` had them and is gone.`;
     case 'gave-up':
       return `A ${event.operation} failed: no server did it in time.`;
   }

@@ -48,6 +48,7 @@ export class NbdServerProgram {
   #gateway: Gateway | undefined;
   #nbd: NbdServer | undefined;
   #host: DeviceHost | undefined;
+  #started: Promise<void> = Promise.resolve();
   #stopping = false;
 
   constructor({ options, log, clock, exit }: NbdProgramOptions) {
@@ -59,7 +60,12 @@ export class NbdServerProgram {
   }
 
   /** Resolves when everything is served; never rejects for what the outside world does. */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    this.#started = this.#start();
+    return this.#started;
+  }
+
+  async #start(): Promise<void> {
     const options = this.#options;
     for (const warning of options.warnings) this.#log.line(`Warning: ${warning}.`);
     try {
@@ -126,7 +132,7 @@ export class NbdServerProgram {
     return lineage;
   }
 
-  #connect({ session, generation, ledger, device }: Lineage): Gateway {
+  #connect({ session, generation, ledger, device, inherited }: Lineage): Gateway {
     const { servers, ca, requestTimeoutMs, ioTimeoutMs, deviceSizeBytes, readOnly, writeBack, refusalProvesDeath } =
       this.#options;
     const clock = this.#clock;
@@ -143,8 +149,12 @@ export class NbdServerProgram {
       ioTimeoutMs,
       writeBack,
       refusalProvesDeath,
+      inherited,
     });
-    gateway.events.subscribe((event) => this.#log.line(lineOf(event)));
+    gateway.events.subscribe((event) => {
+      this.#log.line(lineOf(event));
+      if (event.type === 'inheritance-lost') void this.#giveUpDevice();
+    });
     this.#gateway = gateway;
     gateway.start();
     return gateway;
@@ -182,6 +192,14 @@ export class NbdServerProgram {
       },
     });
     await this.#host.start();
+  }
+
+  /** Failover rule T5: what a filesystem on it relies on is gone, so it must not go on. */
+  async #giveUpDevice(): Promise<void> {
+    await this.#started;
+    await this.#host?.detach();
+    this.#lineage?.ledger.change({ device: undefined, unflushed: 'none' });
+    await this.#fail('The device is given up. Check what is on it.');
   }
 
   async #fail(message: string): Promise<void> {

@@ -15,6 +15,7 @@ import type { Attachment } from './attachment.js';
 import type { Backend, Probe } from './backend.js';
 import type { GatewayEvent } from './events.js';
 import { type Task, zeroBytesMax } from './job.js';
+import type { Inheritance } from './inheritance.js';
 import type { Ledger } from './ledger.js';
 import { Payload } from './payload.js';
 import { Pool } from './pool.js';
@@ -40,6 +41,8 @@ export interface GatewayOptions {
   /** Undefined: write-through. */
   readonly writeBack: { readonly budgetBytes: number } | undefined;
   readonly refusalProvesDeath: boolean;
+  /** Of a predecessor with the same session (failover rules T3, T5). Undefined: there was none. */
+  readonly inherited?: Inheritance | undefined;
 }
 
 type WriteTask = Extract<Task, { deferrable: boolean }>;

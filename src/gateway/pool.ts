@@ -20,6 +20,7 @@ import type { Backend } from './backend.js';
 import type { GatewayEvent } from './events.js';
 import { bytesOnTheWire, isSmall, JobQueue } from './job-queue.js';
 import { type Done, isWrite, type Job, planFor, type Task } from './job.js';
+import { type Inheritance, Inherited } from './inheritance.js';
 import type { Ledger } from './ledger.js';
 import { replay } from './replay.js';
 import type { Retention } from './retention.js';
@@ -37,6 +38,7 @@ export interface PoolOptions {
   readonly retention: Retention | undefined;
   /** Whether a refused connection to a server's own address proves that its process is gone (rule G5). */
   readonly refusalProvesDeath: boolean;
+  readonly inherited?: Inheritance | undefined;
   readonly judge: SearchOptions['judge'];
   /** Called when a server has been chosen, before anything is sent to it. */
   readonly adopt: (attachment: Attachment) => void;
@@ -51,6 +53,8 @@ const promptAttemptsMax = 3;
 const retryPauseMs = 100;
 /** How often a server whose death would free a waiting write is asked whether it still listens. */
 const deathCheckPeriodMs = 20;
+/** The same, of the servers of a predecessor. */
+const inheritedCheckPeriodMs = 200;
 
 const inFlightJobsMax = 256;
 const inFlightLargeBytesMax = 8 * 1024 * 1024;
@@ -83,18 +87,28 @@ export class Pool {
   #sweep: Timer | undefined;
   /** The attachment whose instance holds all copies; undefined while none does. */
   #copiesAt: Attachment | undefined;
+  readonly #inherited: Inherited | undefined;
 
   /** `servers`: at least one, in the order of preference. */
   constructor(servers: readonly Backend[], options: PoolOptions) {
     assert(servers.length > 0, 'a pool has servers');
     this.#servers = servers;
     this.#options = options;
+    const { inherited, clock, events } = options;
+    const [first] = servers;
+    if (inherited === undefined || first === undefined) return;
+    const onLost = (server: string) => events.publish({ type: 'inheritance-lost', server });
+    this.#inherited = new Inherited(inherited, first, clock.nowMs(), landingMarginMs, onLost);
+    // A replay must not meet writes of the predecessor either.
+    this.#replayHazards = [...this.#inherited.hazards];
   }
 
   /** Begins to look for a server. Tasks that come before wait. */
   start(): void {
     assert(this.#state.at === 'new', 'a pool is started once');
     this.#state = this.#searchingState(this.#servers);
+    this.#inherited?.start();
+    this.#watchInherited();
   }
 
   /** The server in use, if there is one. */
@@ -115,8 +129,9 @@ export class Pool {
     return new Promise((resolve, reject) => {
       if (this.#state.at === 'closed') return reject(new Failure('shutting-down'));
       const job = this.#newJob(task, giveUpAtMs, false, resolve, reject);
-      if (this.#state.at === 'ready' && this.#waiting.size === 0 && this.#hasRoom(job)) {
-        this.#send(job, this.#state.attachment);
+      const ready = this.current;
+      if (ready !== undefined && this.#waiting.size === 0 && this.#hasRoom(job) && this.#isFree(job, ready)) {
+        this.#send(job, ready);
       } else {
         this.#waiting.add(job);
         this.#pump();
@@ -186,9 +201,17 @@ export class Pool {
 
   /** Rule G5: to another instance only when no earlier transmission can still land. */
   #mayBeSent(job: Job, attachment: Attachment, nowMs: number): boolean {
-    if (job.notBeforeMs > nowMs || job.giveUpAtMs <= nowMs) return false;
+    if (job.notBeforeMs > nowMs || job.giveUpAtMs <= nowMs || !this.#isFree(job, attachment)) return false;
     return job.hazards.every(
       (hazard) => hazard.attachment.isSameInstance(attachment) || isOver(hazard, nowMs, landingMarginMs),
+    );
+  }
+
+  /** Rule T3: nothing of a predecessor can land any more on another instance. */
+  #isFree(job: Job, attachment: Attachment): boolean {
+    const inherited = this.#inherited;
+    return (
+      inherited === undefined || !isWrite(job.task) || inherited.mayWriteTo(attachment, this.#options.clock.nowMs())
     );
   }
 
@@ -199,7 +222,8 @@ export class Pool {
     const stamp = isWrite(task) ? this.#stamp(attachment, nowMs) : undefined;
     const deferred = stamp !== undefined && retention !== undefined && isWrite(task) && task.deferrable;
     // Rule G7. Write-through reads need no instance: whatever was acknowledged is durable on any of them.
-    const instance = retention === undefined ? undefined : attachment.instance;
+    const named = retention !== undefined || this.#inherited?.needsCommit === true;
+    const instance = named ? attachment.instance : undefined;
     const plan = planFor(task, attachment, stamp, deferred, instance);
     if (plan.kind === 'fail') return job.reject(plan.failure);
     job.deferred = deferred;
@@ -313,7 +337,9 @@ export class Pool {
   }
 
   #searchingState(order: readonly Backend[]): State {
-    const { clock, events, judge, requestTimeoutMs } = this.#options;
+    const { clock, events, requestTimeoutMs } = this.#options;
+    const judge: SearchOptions['judge'] = (probe, backend) =>
+      this.#inherited?.judge(backend, probe) ?? this.#options.judge(probe, backend);
     const options = { clock, events, judge, probeTimeoutMs: requestTimeoutMs };
     return { at: 'searching', search: new Search(order, options, (attachment) => void this.#prepare(attachment)) };
   }
@@ -325,6 +351,11 @@ export class Pool {
     this.#state = { at: 'preparing', attachment };
     this.#options.adopt(attachment);
     this.#concludeDeaths(attachment);
+    // Rule T5.
+    if (this.#inherited?.needsCommit === true) {
+      if (!(await this.#performNow({ op: 'flush', offset: 0, length: 0 }, attachment))) return;
+      this.#inherited.committed();
+    }
     const entry = { server: backend.name, endpoint, instance };
     const upToDate =
       retention === undefined || retention.isEmpty || this.#copiesAt?.isSameInstance(attachment) === true;
@@ -381,6 +412,9 @@ export class Pool {
   /** A new process on the very address that a lost instance published as its own: the old one does not listen there any more. */
   #concludeDeaths(attachment: Attachment): void {
     if (!this.#options.refusalProvesDeath || attachment.endpoint === undefined) return;
+    for (const feared of this.#inherited?.feared(attachment, this.#options.clock.nowMs()) ?? []) {
+      if (feared.endpoint === attachment.endpoint) this.#inherited?.died(feared);
+    }
     for (const suspect of this.#suspects) {
       if (suspect.endpoint === attachment.endpoint && !suspect.isSameInstance(attachment)) suspect.provenGone = true;
     }
@@ -400,6 +434,21 @@ export class Pool {
       },
       (error: unknown) => void asFailure(error),
     );
+  }
+
+  /** As long as a server of the predecessor holds writes up, it is asked whether it still listens. */
+  #watchInherited(): void {
+    const { clock, refusalProvesDeath } = this.#options;
+    const inherited = this.#inherited;
+    if (inherited === undefined || !refusalProvesDeath || this.#state.at === 'closed') return;
+    const feared = inherited.feared(this.current, clock.nowMs());
+    const asked = feared.map(async (server) => {
+      if (server.endpoint !== undefined && (await server.backend.refuses(server.endpoint))) inherited.died(server);
+    });
+    void Promise.allSettled(asked).then(() => {
+      this.#pump();
+      if (!inherited.isOver(clock.nowMs())) clock.after(inheritedCheckPeriodMs, () => this.#watchInherited());
+    });
   }
 
   /** Whether a waiting write would be free to go if this server were gone. */

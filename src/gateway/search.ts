@@ -21,7 +21,7 @@ export interface SearchOptions {
   readonly clock: Clock;
   /** How long one probe may take, milliseconds. */
   readonly probeTimeoutMs: number;
-  readonly judge: (probe: Probe) => Verdict;
+  readonly judge: (probe: Probe, backend: Backend) => Verdict;
   readonly events: Channel<GatewayEvent>;
 }
 
@@ -100,7 +100,7 @@ export class Search {
   }
 
   #judge(backend: Backend, probe: Probe): void {
-    const verdict = this.#options.judge(probe);
+    const verdict = this.#options.judge(probe, backend);
     if (verdict.use === 'yes') return this.#win(new Attachment(backend, probe));
     if (verdict.use === 'second-best') {
       if (this.#secondBest === undefined) this.#secondBest = new Attachment(backend, probe);

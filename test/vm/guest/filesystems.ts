@@ -17,7 +17,7 @@ async function checksum(path: string): Promise<string> {
 }
 
 /** A mount point that is unmounted at the end of the case. */
-async function mount(context: CaseContext, device: string, options: readonly string[] = []): Promise<string> {
+export async function mount(context: CaseContext, device: string, options: readonly string[] = []): Promise<string> {
   const folder = join(temporaryFolder(context), 'mounted');
   mkdirSync(folder);
   await run('mount', [...options, device, folder]);
@@ -54,6 +54,6 @@ for (const type of ['ext4', 'xfs'] as const) {
       assert.equal(await gateway.program.stop(), 0, gateway.program.output);
       assert.deepEqual(leftovers(gateway), []);
     },
-    120_000,
+    300_000,
   );
 }

@@ -9,7 +9,9 @@ import type { Report } from '../report.js';
 import { type CaseContext, type MachineCase, machineCases } from './cases.js';
 import { kernelComplaints } from './kernel-log.js';
 import './machine.js';
+import './attach.js';
 import './filesystems.js';
+import './takeover.js';
 
 const port = openSync('/dev/vport0p1', 'w');
 

@@ -1,5 +1,5 @@
 /** The programs as the cases start them inside the virtual machine: from bin/, as a user does. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -130,7 +130,7 @@ export interface GatewayOptions {
 }
 
 /** The program alone: what it attaches is taken away at the end of the case. */
-function launchGateway(context: CaseContext, urls: readonly string[], options: GatewayOptions = {}) {
+export function launchGateway(context: CaseContext, urls: readonly string[], options: GatewayOptions = {}) {
   const name = options.name ?? `case-${nextName++}`;
   const socketPath = options.socketPath ?? join(temporaryFolder(context), 'socket');
   const args = ['--socket-path', socketPath, '--nbd-name', name, '--urls', urls.join(','), ...(options.args ?? [])];
@@ -160,4 +160,8 @@ export function leftovers({ name, socketPath, device }: Gateway): string[] {
 
 export function queueSetting(device: string, name: string): string {
   return readFileSync(`/sys/block/${device.replace('/dev/', '')}/queue/${name}`, 'utf8').trim();
+}
+
+export function listDevices(): string {
+  return execFileSync(join(bin, 'nbd-server'), ['--list-devices'], { encoding: 'utf8' });
 }

@@ -1,0 +1,132 @@
+/** Getting a device and giving it back. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { machineCase } from './cases.js';
+import { run } from './commands.js';
+import { mount } from './filesystems.js';
+import {
+  diskImage,
+  launchGateway,
+  leftovers,
+  listDevices,
+  mebibyte,
+  startGateway,
+  startServer,
+  temporaryFolder,
+} from './volume.js';
+
+const unreachable = 'http://127.0.0.1:9';
+
+machineCase(
+  'the module is not loaded: it is loaded, and the device is attached without any server',
+  async (context) => {
+    await run('modprobe', ['-r', 'nbd']).catch(() => {});
+    assert.ok(!existsSync('/sys/block/nbd0'));
+    const startMs = performance.now();
+    const gateway = await startGateway(context, [unreachable], { args: ['--device-size', '4M'] });
+    context.note(`attached after ${Math.round(performance.now() - startMs)} ms`);
+    assert.equal(await run('blockdev', ['--getsize64', gateway.device]), `${4 * mebibyte}\n`);
+    assert.ok(existsSync(gateway.socketPath));
+    const stopMs = performance.now();
+    assert.equal(await gateway.program.stop(), 0);
+    context.note(`stopped after ${Math.round(performance.now() - stopMs)} ms`);
+    assert.deepEqual(leftovers(gateway), []);
+  },
+);
+
+machineCase('a device that was asked for is attached, and refused while it is in use', async (context) => {
+  const args = ['--device-size', '4M', '--device', '/dev/nbd5'];
+  const gateway = await startGateway(context, [unreachable], { args });
+  assert.equal(gateway.device, '/dev/nbd5');
+  const second = launchGateway(context, [unreachable], { args });
+  assert.equal(await second.program.ended, 1);
+  assert.match(second.program.output, /`\/dev\/nbd5`: `it is in use`/);
+  assert.ok(!existsSync(second.socketPath));
+  assert.equal(await gateway.program.stop(), 0);
+});
+
+machineCase(
+  'two at the same instant get two devices; when all are taken the kernel makes more',
+  async (context) => {
+    const args = ['--device-size', '4M', '--connections', '1'];
+    const devices = await Promise.all([1, 2].map(() => startGateway(context, [unreachable], { args })));
+    for (let count = devices.length; count < 17; count++) {
+      devices.push(await startGateway(context, [unreachable], { args }));
+    }
+    assert.equal(new Set(devices.map(({ device }) => device)).size, 17);
+    assert.ok(
+      devices.some(({ device }) => device === '/dev/nbd16'),
+      'the seventeenth was made',
+    );
+    const codes = await Promise.all(devices.map(({ program }) => program.stop()));
+    assert.deepEqual(new Set(codes), new Set([0]));
+    for (const gateway of devices) assert.deepEqual(leftovers(gateway), []);
+  },
+  600_000,
+);
+
+machineCase(
+  'detach while mounted, with the server gone and requests in flight: at once, and nothing is left',
+  async (context) => {
+    const server = await startServer(context, diskImage(context, 32 * mebibyte));
+    const gateway = await startGateway(context, [server.url]);
+    await run('mkfs.ext4', ['-q', '-F', gateway.device]);
+    const folder = await mount(context, gateway.device);
+    await server.program.kill();
+    const reader = run('dd', [`if=${gateway.device}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=5000', 'iflag=direct']);
+    const failed = reader.then(
+      () => 'read',
+      (error: Error) => error.message,
+    );
+    await gateway.program.line(/Got exception/);
+    const startMs = performance.now();
+    assert.equal(await gateway.program.stop(), 0, gateway.program.output);
+    context.note(`stopped after ${Math.round(performance.now() - startMs)} ms`);
+    assert.match(gateway.program.output, /is still in use: all I\/O on it fails now/);
+    assert.match(await failed, /Input\/output error/);
+    assert.ok(!existsSync(gateway.socketPath) && !existsSync(`/run/nbd-${gateway.name}.pid`));
+    await run('umount', [folder]);
+    // What was unanswered may still land: the next one of this name has to know.
+    const record = `/run/nbd-${gateway.name}.state`;
+    assert.deepEqual(
+      leftovers(gateway).filter((path) => path !== record),
+      [],
+      'free when it was closed',
+    );
+  },
+);
+
+machineCase('a leaked device is found and cleared at the next start; a foreign one is not touched', async (context) => {
+  const server = await startServer(context, diskImage(context, 4 * mebibyte));
+  const foreign = await startGateway(context, [server.url], { name: 'other' });
+  const socketPath = join(temporaryFolder(context), 'socket');
+  const stock = launchGateway(context, [server.url], { args: ['--no-attach'], socketPath });
+  await stock.program.line(/NBD server ready/);
+  await run('nbd-client', ['-unix', socketPath, '/dev/nbd9', '-b', '512']);
+  context.after(() => run('nbd-client', ['-d', '/dev/nbd9']).catch(() => {}));
+  const leaked = await startGateway(context, [server.url], { name: 'leaky' });
+  await leaked.program.kill();
+  // Without its record the device cannot be taken over.
+  execFileSync('rm', ['/run/nbd-leaky.state']);
+  assert.match(listDevices(), new RegExp(`^${leaked.device} +4194304 +leaky +dead `, 'm'));
+  const next = await startGateway(context, [server.url], { name: 'leaky', socketPath: leaked.socketPath });
+  assert.match(
+    next.program.output,
+    new RegExp(`Potential leaked NBD device detected: \`${leaked.device}\` used by dead`),
+  );
+  const table = listDevices();
+  context.note(table);
+  assert.match(table, new RegExp(`^${foreign.device} +4194304 +other +alive `, 'm'));
+  assert.match(table, /^\/dev\/nbd9 +4194304 +- +unknown /m);
+  assert.match(table, new RegExp(`^${next.device} +4194304 +leaky +alive `, 'm'));
+  assert.equal(table.split('\n').filter((line) => line.startsWith('/dev/')).length, 3);
+  await run('dd', ['if=/dev/nbd9', 'of=/dev/null', 'bs=64k', 'count=4', 'iflag=direct', 'status=none']);
+});
+
+machineCase('a size that is no multiple of 512 is rounded down, with one warning', async (context) => {
+  const gateway = await startGateway(context, [unreachable], { args: ['--device-size', '1048999'] });
+  assert.equal(await run('blockdev', ['--getsize64', gateway.device]), '1048576\n');
+  assert.equal(gateway.program.output.split('\n').filter((line) => line.includes('Warning')).length, 1);
+});

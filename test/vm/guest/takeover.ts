@@ -1,0 +1,105 @@
+/** A device that outlives its server process. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { type CaseContext, machineCase } from './cases.js';
+import { run } from './commands.js';
+import { mount } from './filesystems.js';
+import { FsyncLoad } from './fsync-load.js';
+import { diskImage, type Gateway, leftovers, mebibyte, type Server, startGateway, startServer } from './volume.js';
+
+/** Short, because what was in flight at the kill is sent again only after the kernel's time-out: 6 + 2 × 2 + 2 s. */
+const times = ['--request-timeout', '2s', '--io-timeout', '6s', '--connections', '2'];
+
+async function mountedVolume(context: CaseContext, urls: readonly string[], args: readonly string[] = []) {
+  const gateway = await startGateway(context, urls, { args: [...times, ...args] });
+  await run('mkfs.ext4', ['-q', '-F', gateway.device]);
+  const folder = await mount(context, gateway.device, ['-o', 'errors=remount-ro']);
+  const load = await FsyncLoad.start(context, join(folder, 'file'));
+  await load.progress(3);
+  return { gateway, folder, load };
+}
+
+/** kill -9, and a successor at once; resolves when it is attached. */
+async function replaceKilled(
+  context: CaseContext,
+  killed: Gateway,
+  urls: readonly string[],
+  args: readonly string[] = [],
+) {
+  const { name, socketPath } = killed;
+  await killed.program.kill();
+  const successor = await startGateway(context, urls, { name, socketPath, args: [...times, ...args] });
+  assert.equal(successor.device, killed.device, 'the same device');
+  return successor;
+}
+
+async function conclude(gateway: Gateway, folder: string, load: FsyncLoad): Promise<void> {
+  await load.verify();
+  await run('umount', [folder]);
+  await run('e2fsck', ['-f', '-n', gateway.device]);
+  assert.equal(await gateway.program.stop(), 0, gateway.program.output);
+  assert.deepEqual(leftovers(gateway), []);
+}
+
+for (const cache of ['writethrough', 'writeback']) {
+  machineCase(
+    `${cache}: kill -9 of nbd-server under fsync load, five times: a pause and no error, nothing lost`,
+    async (context) => {
+      const server = await startServer(context, diskImage(context, 32 * mebibyte));
+      const args = ['--cache', cache];
+      let { gateway, folder, load } = await mountedVolume(context, [server.url], args);
+      for (let round = 0; round < 5; round++) {
+        load.longestMs = 0;
+        const startMs = performance.now();
+        gateway = await replaceKilled(context, gateway, [server.url], args);
+        const attachedMs = performance.now() - startMs;
+        await load.progress(3);
+        context.note(`attached after ${Math.round(attachedMs)} ms, longest write ${Math.round(load.longestMs)} ms`);
+      }
+      await conclude(gateway, folder, load);
+    },
+    600_000,
+  );
+}
+
+machineCase(
+  'kill -9 of nbd-server and of each http-disk-server in turn at the same time: no error, nothing lost',
+  async (context) => {
+    const disk = diskImage(context, 32 * mebibyte);
+    const servers: Server[] = [await startServer(context, disk), await startServer(context, disk)];
+    const urls = servers.map(({ url }) => url);
+    let { gateway, folder, load } = await mountedVolume(context, urls);
+    for (const victim of [0, 1, 0]) {
+      const server = servers[victim];
+      assert.ok(server);
+      load.longestMs = 0;
+      await server.program.kill();
+      gateway = await replaceKilled(context, gateway, urls);
+      await load.progress(3);
+      context.note(`longest write ${Math.round(load.longestMs)} ms`);
+      servers[victim] = await startServer(context, disk, { port: server.port });
+    }
+    await conclude(gateway, folder, load);
+  },
+  600_000,
+);
+
+machineCase(
+  'write-back: what was not durable went with its server and its nbd-server: the device fails, loudly',
+  async (context) => {
+    const disk = diskImage(context, 32 * mebibyte);
+    const server = await startServer(context, disk);
+    const args = [...times, '--cache', 'writeback'];
+    const gateway = await startGateway(context, [server.url], { args });
+    await run('dd', ['if=/dev/zero', `of=${gateway.device}`, 'bs=4k', 'count=4', 'oflag=direct', 'status=none']);
+    await gateway.program.kill();
+    await server.program.kill();
+    await startServer(context, disk, { port: server.port });
+    const { name, socketPath } = gateway;
+    const successor = await startGateway(context, [server.url], { name, socketPath, args });
+    assert.equal(await successor.program.ended, 1, successor.program.output);
+    assert.match(successor.program.output, /Writes that were acknowledged before .* are lost/);
+    assert.deepEqual(leftovers(successor), []);
+  },
+  300_000,
+);
