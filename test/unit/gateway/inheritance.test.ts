@@ -35,11 +35,11 @@ function takeOver(inherited: Inheritance, options: Partial<GatewayOptions> = {})
   gateway.events.subscribe((event) => events.push(event));
   const lost = () => events.filter((event) => event.type === 'inheritance-lost').length;
   const write = () => {
-    const write = { done: false };
+    const outcome = { done: false };
     void gateway.write(0, buffers.take(512), false).then(() => {
-      write.done = true;
+      outcome.done = true;
     });
-    return write;
+    return outcome;
   };
   return { clock, a, b, gateway, lost, write };
 }
