@@ -345,6 +345,8 @@ test('a reader of the log that has gone stops nobody', async (t) => {
   const args = [diskServer, '--disk', disk, '--ip', '127.0.0.1', '--port', String(port), '-v'];
   const program = startCommand(t, 'sh', ['-c', script, 'wrapper', ...args], { ownGroup: true });
   await untilListening({ host: '127.0.0.1', port }, program);
+  // It listens before the disk is open.
+  while ((await httpGet(port, 'bytes=0-511')).status === 503) await delay(10);
   for (let i = 0; i < 20; i++) assert.equal((await httpGet(port, 'bytes=0-511')).status, 206);
 });
 
