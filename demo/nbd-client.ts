@@ -17,6 +17,7 @@ const commandRead = 0;
 const commandWrite = 1;
 const commandDisconnect = 2;
 const commandFlush = 3;
+const flagFua = 1;
 
 interface Pending {
   readonly dataLength: number;
@@ -69,8 +70,9 @@ export class NbdClient {
     return this.#request(commandRead, offset, length, length);
   }
 
-  async write(offset: number, bytes: Buffer): Promise<void> {
-    const answered = this.#request(commandWrite, offset, bytes.length, 0);
+  /** `fua`: durable when this resolves. */
+  async write(offset: number, bytes: Buffer, fua = false): Promise<void> {
+    const answered = this.#request(commandWrite, offset, bytes.length, 0, fua ? flagFua : 0);
     this.#socket.write(bytes);
     await answered;
   }
@@ -85,12 +87,13 @@ export class NbdClient {
     this.#socket.end();
   }
 
-  #request(type: number, offset: number, length: number, dataLength: number): Promise<Buffer> {
+  #request(type: number, offset: number, length: number, dataLength: number, flags = 0): Promise<Buffer> {
     if (this.#lost !== undefined) return Promise.reject(this.#lost);
     const cookie = this.#nextCookie++;
     // request = magic u32 · flags u16 · type u16 · cookie u64 · offset u64 · length u32
     const header = Buffer.alloc(28);
     header.writeUInt32BE(requestMagic, 0);
+    header.writeUInt16BE(flags, 4);
     header.writeUInt16BE(type, 6);
     header.writeBigUInt64BE(cookie, 8);
     header.writeBigUInt64BE(BigInt(offset), 16);

@@ -53,6 +53,11 @@ export class TcpProxy {
     return this.#links.size;
   }
 
+  /** What has arrived for the server and has not passed. */
+  get heldBytes(): number {
+    return [...this.#links].reduce((sum, link) => sum + link.heldBytes, 0);
+  }
+
   /** Connections that are accepted from now on go to another port. */
   retarget(port: number): void {
     this.#targetPort = port;
@@ -61,6 +66,11 @@ export class TcpProxy {
   /** Resets every connection; what is held is lost. */
   cut(): void {
     for (const link of [...this.#links]) link.cut();
+  }
+
+  /** Resets the client's side of every connection; what is held for the server stays, and passes when it is let go. */
+  cutClients(): void {
+    for (const link of [...this.#links]) link.cutClient();
   }
 
   /** Changes the rules, and lets pass what they do not hold back any more. */
@@ -126,6 +136,14 @@ class Link {
     this.#target.toServer.resetAndDestroy();
     this.#target.toClient.resetAndDestroy();
     this.onClosed();
+  }
+
+  get heldBytes(): number {
+    return this.#ways.toServer.pieces.reduce((sum, piece) => sum + piece.length, 0);
+  }
+
+  cutClient(): void {
+    this.#target.toClient.resetAndDestroy();
   }
 
   #arrive(direction: Direction, piece: Buffer): void {

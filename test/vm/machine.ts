@@ -27,6 +27,27 @@ export interface MachineRun {
   /** What the machine runs, and its arguments; paths are those of this machine. */
   readonly command: readonly string[];
   readonly timeLimitMs: number;
+  /** /dev/vda and so on, after `modprobe virtio_blk`. */
+  readonly disks?: readonly MachineDisk[];
+  /** A port of 127.0.0.1 that leads to one of 10.0.2.15, the machine's eth0 after `modprobe virtio_net`. */
+  readonly forward?: { readonly fromPort: number; readonly toPort: number };
+}
+
+/** A disk with a volatile cache: what the machine has not flushed is lost with it, as far as the machine knows. */
+export interface MachineDisk {
+  /** The image: a raw file. */
+  readonly path: string;
+  /** Other machines use it at the same time. It then bypasses this machine's page cache. */
+  readonly shared: boolean;
+}
+
+export interface Machine {
+  /** The exit code of the command, as {@link runInMachine} has it. Somebody has to handle its rejection. */
+  readonly ended: Promise<number>;
+  /** The end of the console's output so far. */
+  console(): string;
+  /** `kill -9` of the whole machine. Resolves when it is gone and writes to its disks no more. */
+  kill(): Promise<void>;
 }
 
 /**
@@ -34,18 +55,28 @@ export interface MachineRun {
  * Rejects, with the end of the console's output, when there is none: kernel panic, time limit, no boot.
  */
 export async function runInMachine(run: MachineRun): Promise<number> {
+  return (await startMachine(run)).ended;
+}
+
+/** Boots, and resolves when the machine is about to start. */
+export async function startMachine(run: MachineRun): Promise<Machine> {
   if (!existsSync(join(cache, 'ready'))) throw new Error('no kernel to boot: run scripts/vm-setup.sh');
   const folder = mkdtempSync(join(tmpdir(), 'vm-'));
   const children: ChildProcess[] = [];
-  try {
-    return await runIn(folder, run, children);
-  } finally {
+  const cleanUp = () => {
     for (const child of children) child.kill('SIGKILL');
     rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    const machine = await startIn(folder, run, children);
+    return { ...machine, ended: machine.ended.finally(cleanUp) };
+  } catch (error) {
+    cleanUp();
+    throw error;
   }
 }
 
-async function runIn(folder: string, run: MachineRun, children: ChildProcess[]): Promise<number> {
+async function startIn(folder: string, run: MachineRun, children: ChildProcess[]): Promise<Machine> {
   writeFileSync(join(folder, 'initrd'), initialRoot(run.command));
   const reports = await listenForReports(join(folder, 'reports'), run.onReport);
   const files = spawn(virtiofsd(), [
@@ -59,17 +90,30 @@ async function runIn(folder: string, run: MachineRun, children: ChildProcess[]):
 
   // `timeout` outlives this process if somebody kills it, and then ends the machine.
   const limitS = String(Math.ceil(run.timeLimitMs / 1000));
-  const machine = spawn('timeout', ['-k', '5', limitS, 'qemu-system-x86_64', ...qemuArguments(folder)]);
+  const command = ['-k', '5', limitS, 'qemu-system-x86_64', ...qemuArguments(folder, run)];
+  const machine = spawn('timeout', command, { detached: true });
   children.push(machine);
   const console = collect(machine);
-  const [code] = (await once(machine, 'close')) as [number | null];
-  const exitCode = await reports.finished();
-  if (exitCode !== undefined) return exitCode;
-  const reason = code === 124 || code === 137 ? `the time limit of ${limitS} s has passed` : `QEMU exited with ${code}`;
-  throw new Error(`the machine ended without a result: ${reason}\n${console()}\n${filesLog()}`);
+  const closed = once(machine, 'close') as Promise<[number | null]>;
+  const end = async () => {
+    const [code] = await closed;
+    const exitCode = await reports.finished();
+    if (exitCode !== undefined) return exitCode;
+    const reason =
+      code === 124 || code === 137 ? `the time limit of ${limitS} s has passed` : `QEMU exited with ${code}`;
+    throw new Error(`the machine ended without a result: ${reason}\n${console()}\n${filesLog()}`);
+  };
+  return { ended: end(), console, kill: () => killGroup(machine, closed) };
 }
 
-function qemuArguments(folder: string): string[] {
+/** `timeout` and QEMU are a process group of their own. Both have closed their output when QEMU is gone. */
+async function killGroup(machine: ChildProcess, closed: Promise<unknown>): Promise<void> {
+  if (machine.pid !== undefined && machine.exitCode === null && machine.signalCode === null)
+    process.kill(-machine.pid, 'SIGKILL');
+  await closed;
+}
+
+function qemuArguments(folder: string, { disks = [], forward }: MachineRun): string[] {
   const command = [
     '-accel tcg,thread=multi -cpu max',
     `-smp ${processors} -m ${memoryMiB}`,
@@ -78,6 +122,8 @@ function qemuArguments(folder: string): string[] {
     '-device virtserialport,chardev=reports,name=reports',
     `-object memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on -numa node,memdev=memory`,
     `-chardev socket,id=files,path=${join(folder, 'files')} -device vhost-user-fs-pci,chardev=files,tag=host`,
+    ...disks.map(diskArguments),
+    ...(forward === undefined ? [] : [networkArguments(forward)]),
   ];
   return [
     ...command.flatMap((words) => words.split(' ')),
@@ -86,8 +132,21 @@ function qemuArguments(folder: string): string[] {
     '-initrd',
     join(folder, 'initrd'),
     '-append',
-    'console=ttyS0 panic=-1 oops=panic quiet mitigations=off',
+    // On a busy host the emulated timer can be too late for the kernel's check of it, which panics then.
+    'console=ttyS0 panic=-1 oops=panic quiet mitigations=off no_timer_check',
   ];
+}
+
+/** The write cache of the device is on, however QEMU keeps the image: the kernel inside has to flush. */
+function diskArguments({ path, shared }: MachineDisk, index: number): string {
+  const drive = `-drive if=none,id=disk${index},format=raw,file=${path},cache=${shared ? 'none' : 'writeback'}`;
+  // Two machines that have one image open are just what QEMU's lock on it is against.
+  return `${drive}${shared ? ',file.locking=off' : ''} -device virtio-blk-pci,drive=disk${index},share-rw=on`;
+}
+
+function networkArguments({ fromPort, toPort }: NonNullable<MachineRun['forward']>): string {
+  const forward = `hostfwd=tcp:127.0.0.1:${fromPort}-10.0.2.15:${toPort}`;
+  return `-netdev user,id=network,restrict=on,${forward} -device virtio-net-pci,netdev=network,romfile=`;
 }
 
 /** Debian 12 has the one in C, part of QEMU; later ones have the one in Rust, which takes the same options. */
