@@ -18,18 +18,26 @@ export class ByteBudget {
     this.#bytesMax = bytesMax;
   }
 
+  /** @public */
   get usedBytes(): number {
     return this.#usedBytes;
   }
 
-  /** True: granted. False: `granted` is called when there is room, unless {@link cancel} is called with it before. */
-  reserve(bytes: number, granted: () => void): boolean {
-    if (this.#waiting.length === 0 && this.#fits(bytes)) {
-      this.#usedBytes += bytes;
-      return true;
-    }
+  /** Somebody waits for bytes that others hold. */
+  get isContended(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** Whether they were granted; if not, {@link wait} for them. */
+  reserve(bytes: number): boolean {
+    if (this.#waiting.length > 0 || !this.#fits(bytes)) return false;
+    this.#usedBytes += bytes;
+    return true;
+  }
+
+  /** `granted` is called when the bytes are reserved, unless {@link cancel} is called with it before. */
+  wait(bytes: number, granted: () => void): void {
     this.#waiting.push({ bytes, granted });
-    return false;
   }
 
   cancel(granted: () => void): void {

@@ -1,14 +1,15 @@
 /**
  * One client: the handshake, then the transmission phase, on one socket.
  *
- *     negotiating ──GO · EXPORT_NAME──▶ transmission ──▶ closed
- *         └──ABORT · fault · time-out──────────────────────▲
+ *     negotiating ──GO · EXPORT_NAME──▶ transmission ──last reply──▶ closing ──▶ closed
+ *         └──────────ABORT · fault─────────────────────────────────────▲            ▲
+ *         └──────────time-out · too slow · broken socket, from every state──────────┘
  *
- * Promise: whatever the client sends or does not send, the connection costs bounded memory and bounded time until it is closed.
+ * Promise: whatever the client sends or does not send, reads or does not read, the connection costs bounded memory, and does not keep
+ * others waiting for longer than `stallSecondsMax`.
  */
 import type { Socket } from 'node:net';
 import type { BufferPool } from '../base/buffer-pool.js';
-import type { Clock } from '../base/clock.js';
 import type { Volume } from '../base/volume.js';
 import { encodeGreeting } from '../nbd/handshake.js';
 import { HandshakeReader } from '../nbd/handshake-reader.js';
@@ -17,7 +18,6 @@ import type { ByteBudget } from './byte-budget.js';
 import { Transmission } from './transmission.js';
 
 export interface ConnectionContext {
-  readonly clock: Clock;
   readonly volume: Volume;
   readonly buffers: BufferPool;
   readonly budget: ByteBudget;
@@ -26,22 +26,25 @@ export interface ConnectionContext {
   readonly exportDescription: string;
 }
 
-/** How long a handshake may take. */
-export const handshakeTimeoutMs = 10_000;
-/** How long a client may be silent in the middle of a payload. */
-export const payloadTimeoutMs = 30_000;
+/** How long a handshake may take. @public */
+export const handshakeSecondsMax = 10;
+/** How long a client may be silent in the middle of a payload, or leave the last replies unread. @public */
+export const stallSecondsMax = 30;
+/** What a client must send or read in `stallSecondsMax` while another waits for bytes that it holds. @public */
+export const contendedBytesMin = 1024 * 1024;
 
+/** Seconds are counted by {@link Connection.secondPassed}: a process that was stopped meanwhile must not blame its clients. */
 type State =
-  | { readonly at: 'negotiating'; readonly reader: HandshakeReader; negotiation: NegotiationState }
-  | { readonly at: 'transmission'; readonly transmission: Transmission }
+  | { readonly at: 'negotiating'; readonly reader: HandshakeReader; negotiation: NegotiationState; seconds: number }
+  /** `seconds`, `movedBytes`: since when, and how far, too little has moved. */
+  | { readonly at: 'transmission'; readonly transmission: Transmission; seconds: number; movedBytes: number }
+  | { readonly at: 'closing'; seconds: number }
   | { readonly at: 'closed' };
 
 export class Connection {
   readonly #socket: Socket;
   readonly #context: ConnectionContext;
   readonly #onClosed: (fault: string | undefined) => void;
-  readonly #startedAtMs: number;
-  #lastChunkAtMs: number;
   #state: State;
   #fault: string | undefined;
 
@@ -55,32 +58,34 @@ export class Connection {
     this.#socket = socket;
     this.#context = context;
     this.#onClosed = onClosed;
-    this.#startedAtMs = context.clock.nowMs();
-    this.#lastChunkAtMs = this.#startedAtMs;
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('end', () => this.#end());
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#closed());
     if (agreement !== undefined) {
-      this.#state = { at: 'transmission', transmission: this.#transmit(agreement) };
+      this.#state = this.#transmit(agreement);
       return;
     }
-    this.#state = { at: 'negotiating', reader: new HandshakeReader(), negotiation: { at: 'greeted' } };
+    this.#state = { at: 'negotiating', reader: new HandshakeReader(), negotiation: { at: 'greeted' }, seconds: 0 };
     socket.write(encodeGreeting());
   }
 
-  /** Ends the connection if the client takes too long. Called now and then. */
-  checkTimes(): void {
-    const nowMs = this.#context.clock.nowMs();
+  /** To be called once a second: ends the connection if the client takes too long. */
+  secondPassed(): void {
     const state = this.#state;
-    if (state.at === 'negotiating' && nowMs - this.#startedAtMs > handshakeTimeoutMs) {
-      this.#close(`no end of the handshake within ${handshakeTimeoutMs / 1000} s`);
-    } else if (
-      state.at === 'transmission' &&
-      state.transmission.isReceiving &&
-      nowMs - this.#lastChunkAtMs > payloadTimeoutMs
-    ) {
-      this.#close(`silent for ${payloadTimeoutMs / 1000} s in the middle of a request`);
+    switch (state.at) {
+      case 'negotiating':
+        state.seconds += 1;
+        if (state.seconds > handshakeSecondsMax) this.#cut(`no end of the handshake within ${handshakeSecondsMax} s`);
+        return;
+      case 'transmission':
+        return this.#checkPace(state);
+      case 'closing':
+        state.seconds += 1;
+        if (state.seconds > stallSecondsMax) this.#cut('the last replies were not read');
+        return;
+      case 'closed':
+        return;
     }
   }
 
@@ -89,48 +94,61 @@ export class Connection {
     this.#socket.destroy();
   }
 
+  /** A client that leaves its replies unread costs little, and may have its reasons: until others wait for what it holds. */
+  #checkPace(state: Extract<State, { at: 'transmission' }>): void {
+    const { transmission } = state;
+    const isContended = this.#context.budget.isContended;
+    const bytes = transmission.movedBytes - state.movedBytes;
+    if (!transmission.awaitsClient || bytes >= (isContended ? contendedBytesMin : 1)) {
+      state.seconds = 0;
+      state.movedBytes = transmission.movedBytes;
+      return;
+    }
+    state.seconds += 1;
+    if (state.seconds <= stallSecondsMax) return;
+    if (isContended) this.#cut(`less than ${contendedBytesMin} bytes in ${stallSecondsMax} s while others wait`);
+    else if (transmission.isReceiving) this.#cut(`silent for ${stallSecondsMax} s in the middle of a request`);
+  }
+
   #receive(chunk: Buffer): void {
-    this.#lastChunkAtMs = this.#context.clock.nowMs();
     const state = this.#state;
     if (state.at === 'transmission') state.transmission.push(chunk);
     else if (state.at === 'negotiating') this.#negotiate(state, chunk);
   }
 
   #negotiate(state: Extract<State, { at: 'negotiating' }>, chunk: Buffer): void {
-    // It is closing, and more had arrived already.
-    if (state.negotiation.at === 'ended') return;
     const { volume, exportName, exportDescription } = this.#context;
     const { sizeBytes, readOnly } = volume;
     const offer: ExportOffer = { name: exportName, description: exportDescription, sizeBytes, readOnly };
     for (const message of state.reader.push(chunk)) {
       const step = negotiate(state.negotiation, message, offer);
       state.negotiation = step.state;
-      for (const bytes of step.send) this.#socket.write(bytes);
+      if (step.send.length > 0) this.#socket.write(Buffer.concat(step.send));
       if (step.state.at === 'ended') {
         this.#close(step.state.fault ?? undefined);
         return;
       }
       if (step.state.at === 'transmission') {
-        const transmission = this.#transmit(step.state.agreement);
-        this.#state = { at: 'transmission', transmission };
-        transmission.push(Buffer.from(state.reader.rest()));
+        const next = this.#transmit(step.state.agreement);
+        this.#state = next;
+        next.transmission.push(Buffer.from(state.reader.rest()));
         return;
       }
     }
   }
 
-  #transmit(agreement: Agreement): Transmission {
+  #transmit(agreement: Agreement): Extract<State, { at: 'transmission' }> {
     const { volume, buffers, budget } = this.#context;
     const socket = this.#socket;
-    const flow = { pause: () => void socket.pause(), resume: () => void socket.resume() };
-    return new Transmission(socket, {
+    const transmission = new Transmission(socket, {
       volume,
       buffers,
       budget,
       agreement,
-      flow,
+      flow: { pause: () => void socket.pause(), resume: () => void socket.resume() },
       onOver: (fault) => this.#close(fault),
     });
+    return { at: 'transmission', transmission, seconds: 0, movedBytes: 0 };
   }
 
   /** The client has closed its side. */
@@ -141,14 +159,22 @@ export class Connection {
 
   /** Sends what is left to be sent, and closes. */
   #close(fault: string | undefined): void {
-    this.#fault ??= fault;
+    if (this.#state.at === 'closing' || this.#state.at === 'closed') return;
+    this.#state = { at: 'closing', seconds: 0 };
+    this.#fault = fault;
     this.#socket.destroySoon();
+  }
+
+  #cut(fault: string): void {
+    this.#fault = fault;
+    this.#socket.destroy();
   }
 
   #closed(): void {
     const state = this.#state;
+    if (state.at === 'closed') return;
     this.#state = { at: 'closed' };
     if (state.at === 'transmission') state.transmission.abort();
-    if (state.at !== 'closed') this.#onClosed(this.#fault);
+    this.#onClosed(this.#fault);
   }
 }

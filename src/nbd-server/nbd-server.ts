@@ -1,7 +1,7 @@
 /**
  * Serves one volume to any number of NBD clients, over a unix socket and TCP.
- * Promises: a bounded number of clients, who share a bounded number of payload bytes; a client that stalls is disconnected; closing
- * ends everything at once and leaves no socket file behind that is ours.
+ * Promises: a bounded number of clients, who share a bounded number of payload bytes; a client that holds up others is disconnected;
+ * closing ends everything at once and leaves no socket file behind that is ours.
  */
 import { lstat, rename, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
@@ -30,8 +30,10 @@ export type NbdEvent =
 
 /** Payload bytes in flight, of all clients together. */
 const payloadBytesInFlightMax = 96 * 1024 * 1024;
-const clientsMax = 256;
-const checkPeriodMs = 1000;
+/** @public */
+export const clientsMax = 256;
+/** After this much silence the kernel asks whether a TCP client is still there. */
+const keepAliveDelayMs = 60_000;
 
 export class NbdServer {
   readonly events = new Channel<NbdEvent>();
@@ -39,11 +41,14 @@ export class NbdServer {
   readonly #connections = new Set<Connection>();
   readonly #servers: Server[] = [];
   #unixSocket: { readonly path: string; readonly inode: bigint } | undefined;
-  #check: Timer | undefined;
+  readonly #clock: Clock;
+  #second: Timer;
+  #isClosed = false;
 
-  constructor(options: NbdServerOptions) {
-    this.#context = { ...options, budget: new ByteBudget(payloadBytesInFlightMax) };
-    this.#scheduleCheck();
+  constructor({ clock, ...served }: NbdServerOptions) {
+    this.#context = { ...served, budget: new ByteBudget(payloadBytesInFlightMax) };
+    this.#clock = clock;
+    this.#second = this.#nextSecond();
   }
 
   /** Clients at the moment. */
@@ -56,10 +61,15 @@ export class NbdServer {
     await refuseForeign(path);
     // libuv unlinks the path that it bound when it closes, whoever's file that is by then: so it binds another name.
     const bound = join(dirname(path), `.nbd-${process.pid}`);
+    await unlink(bound).catch(() => {}); // left by a process that had our number
     await this.#listen({ path: bound }, 'unix socket', path);
-    const { ino } = await lstat(bound, { bigint: true });
-    await rename(bound, path);
-    this.#unixSocket = { path, inode: ino };
+    try {
+      const { ino } = await lstat(bound, { bigint: true });
+      await rename(bound, path);
+      this.#unixSocket = { path, inode: ino };
+    } catch (error) {
+      throw cannotListen(path, error);
+    }
   }
 
   /** `host` undefined: all addresses. Port 0: any; resolves with the port. Rejects with a `Failure`. */
@@ -71,19 +81,20 @@ export class NbdServer {
 
   /** Ends all connections at once, and removes the socket file if it is still ours. */
   async close(): Promise<void> {
-    this.#check?.cancel();
+    this.#isClosed = true;
+    this.#second.cancel();
     for (const connection of this.#connections) connection.destroy();
+    // While the socket is open its inode's number belongs to nobody else's file.
     if (this.#unixSocket !== undefined) await removeOwn(this.#unixSocket);
     const closed = this.#servers.map((server) => new Promise<void>((resolve) => void server.close(() => resolve())));
     await Promise.all(closed);
   }
 
   #listen(where: ListenOptions, name: string, place: string): Promise<Server> {
-    const server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#accept(socket, name));
+    const options = { noDelay: true, allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: keepAliveDelayMs };
+    const server = createServer(options, (socket) => this.#accept(socket, name));
     return new Promise((resolve, reject) => {
-      server.once('error', (error: NodeJS.ErrnoException) => {
-        reject(new Failure('unavailable', `Cannot listen on \`${place}\`: \`${error.code ?? error.message}\`.`));
-      });
+      server.once('error', (error) => reject(cannotListen(place, error)));
       server.listen(where, () => {
         server.on('error', () => {}); // an accept that failed (no descriptors left): the next one is tried
         this.#servers.push(server);
@@ -93,6 +104,10 @@ export class NbdServer {
   }
 
   #accept(socket: Socket, listener: string): void {
+    if (this.#isClosed) {
+      socket.destroy();
+      return;
+    }
     const client = socket.remoteAddress === undefined ? listener : `${socket.remoteAddress}:${socket.remotePort}`;
     if (this.#connections.size >= clientsMax) {
       this.events.publish({ type: 'refused', client, reason: `${clientsMax} clients are connected` });
@@ -107,12 +122,17 @@ export class NbdServer {
     this.events.publish({ type: 'connected', client });
   }
 
-  #scheduleCheck(): void {
-    this.#check = this.#context.clock.after(checkPeriodMs, () => {
-      for (const connection of this.#connections) connection.checkTimes();
-      this.#scheduleCheck();
+  #nextSecond(): Timer {
+    return this.#clock.after(1000, () => {
+      for (const connection of this.#connections) connection.secondPassed();
+      this.#second = this.#nextSecond();
     });
   }
+}
+
+function cannotListen(place: string, error: unknown): Failure {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new Failure('unavailable', `Cannot listen on \`${place}\`: \`${code ?? message}\`.`);
 }
 
 /** Rejects if there is anything at `path` but a socket that nobody listens on. */
@@ -123,6 +143,7 @@ async function refuseForeign(path: string): Promise<void> {
   if (await isAnswered(path)) throw new Failure('unavailable', `Another program serves \`${path}\`.`);
 }
 
+/** Only a refusal proves that nobody listens: a full queue or missing permission does not. */
 function isAnswered(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(path);
@@ -130,7 +151,7 @@ function isAnswered(path: string): Promise<boolean> {
       probe.destroy();
       resolve(true);
     });
-    probe.once('error', () => resolve(false));
+    probe.once('error', ({ code }: NodeJS.ErrnoException) => resolve(code !== 'ECONNREFUSED' && code !== 'ENOENT'));
   });
 }
 

@@ -1,28 +1,34 @@
 /**
  * Writes replies to a socket: everything that is due in one turn of the event loop goes out together.
- * Promise: replies leave in the order of the calls; a buffer that was handed over is given back when the kernel has taken it, or the
- * socket is gone.
+ * Promise: replies leave in the order of the calls; buffers go back to the pool, and payload bytes are reported as written, when the
+ * kernel has taken them, or the socket is gone.
  */
 import type { Socket } from 'node:net';
+import { assert } from '../base/assert.js';
 import type { BufferPool } from '../base/buffer-pool.js';
 
 const batchBytes = 256 * 1024;
 /** Larger data is not copied into the batch, but written from where it lies. */
-export const copiedBytesMax = 32 * 1024;
+const copiedBytesMax = 32 * 1024;
 /** Unsent bytes at which no more requests are read. */
 const unsentBytesMax = 4 * 1024 * 1024;
 
 export class ReplyWriter {
   readonly #socket: Socket;
   readonly #buffers: BufferPool;
+  readonly #onWritten: (payloadBytes: number) => void;
   #batch: Buffer | undefined;
   #filledBytes = 0;
+  /** Payload in the batch. */
+  #payloadBytes = 0;
+  #writtenBytes = 0;
   #scheduled = false;
-  #unsent = 0;
 
-  constructor(socket: Socket, buffers: BufferPool) {
+  /** `onWritten` hears of all data of {@link data} once, possibly of several together. */
+  constructor(socket: Socket, buffers: BufferPool, onWritten: (payloadBytes: number) => void) {
     this.#socket = socket;
     this.#buffers = buffers;
+    this.#onWritten = onWritten;
   }
 
   /** The client does not read its replies: nothing more should be read from it. */
@@ -30,43 +36,61 @@ export class ReplyWriter {
     return this.#socket.writableLength > unsentBytesMax;
   }
 
-  /** Nothing is left that the kernel has not taken. */
-  get isDrained(): boolean {
-    return this.#filledBytes === 0 && this.#unsent === 0;
+  /** The client has to read before more can be written. */
+  get isBlocked(): boolean {
+    return this.#socket.writableLength > 0;
   }
 
-  /** Room for `bytes` bytes of a reply, at `at` of `batch`; the caller fills them at once. `bytes` is at most 64 KiB. */
-  room(bytes: number): { batch: Buffer; at: number } {
-    if (this.#batch !== undefined && this.#filledBytes + bytes > batchBytes) this.flush();
+  /** What the kernel has taken so far. */
+  get writtenBytes(): number {
+    return this.#writtenBytes;
+  }
+
+  /** Room for `bytes` bytes, at most 64 KiB: they start at the returned index of {@link batch}, and the caller fills them at once. */
+  room(bytes: number): number {
+    if (this.#filledBytes + bytes > batchBytes) this.flush();
     this.#batch ??= this.#buffers.take(batchBytes);
     const at = this.#filledBytes;
     this.#filledBytes += bytes;
     this.#schedule();
-    return { batch: this.#batch, at };
+    return at;
   }
 
-  /** Writes `data` after everything before it. `written` is called once, when nobody needs it any more. */
-  large(data: Buffer, written: () => void): void {
+  get batch(): Buffer {
+    assert(this.#batch !== undefined, 'room is asked for before it is used');
+    return this.#batch;
+  }
+
+  /** Adds `data`, which came from the pool and goes back to it. */
+  data(data: Buffer): void {
+    if (data.length <= copiedBytesMax) {
+      const at = this.room(data.length);
+      data.copy(this.batch, at);
+      this.#payloadBytes += data.length;
+      this.#buffers.give(data);
+      return;
+    }
     this.#socket.cork();
     this.flush();
-    this.#write(data, written);
+    this.#write(data, data, data.length);
     this.#socket.uncork();
   }
 
   flush(): void {
     const batch = this.#batch;
     if (batch === undefined) return;
-    const bytes = this.#filledBytes;
+    const [bytes, payloadBytes] = [this.#filledBytes, this.#payloadBytes];
     this.#batch = undefined;
     this.#filledBytes = 0;
-    this.#write(batch.subarray(0, bytes), () => this.#buffers.give(batch));
+    this.#payloadBytes = 0;
+    this.#write(batch.subarray(0, bytes), batch, payloadBytes);
   }
 
-  #write(data: Buffer, written: () => void): void {
-    this.#unsent += 1;
-    this.#socket.write(data, () => {
-      this.#unsent -= 1;
-      written();
+  #write(bytes: Buffer, buffer: Buffer, payloadBytes: number): void {
+    this.#socket.write(bytes, () => {
+      this.#writtenBytes += bytes.length;
+      this.#buffers.give(buffer);
+      this.#onWritten(payloadBytes);
     });
   }
 

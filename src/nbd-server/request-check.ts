@@ -16,7 +16,7 @@ export interface Refusal {
 
 const { fua, noHole, df, reqOne, fastZero } = commandFlag;
 
-/** FUA is valid with all commands, and means something for those that write ("Command flags"). */
+/** FUA is valid with all commands, and means something for those that write ("Command flags"). DF needs structured replies. */
 const flagsOfCommand: ReadonlyMap<number, number> = new Map([
   [command.read, fua | df],
   [command.write, fua],
@@ -32,12 +32,15 @@ export function refuse(request: Request, volume: Volume, agreement: Agreement): 
   const { type, flags, length, offset } = request;
   const known = flagsOfCommand.get(type);
   if (known === undefined) return { errno: 'EINVAL', message: `command ${type} is not supported` };
-  if ((flags & ~known) !== 0) return { errno: 'EINVAL', message: 'these flags do not go with this command' };
+  const allowed = agreement.structuredReplies ? known : known & ~df;
+  if ((flags & ~allowed) !== 0) return { errno: 'EINVAL', message: 'these flags do not go with this command' };
   if (type === command.flush) return undefined;
   const writes = type === command.write || type === command.trim || type === command.writeZeroes;
   if (writes && volume.readOnly) return { errno: 'EPERM', message: 'the export is read-only' };
   if ((type === command.read || type === command.write) && length > payloadBytesMax) {
-    return { errno: 'EINVAL', message: `more than ${payloadBytesMax} bytes in one request` };
+    // A READ with structured replies alone may be refused so that the client tries smaller ones ("Error values").
+    const errno = type === command.read && agreement.structuredReplies ? 'EOVERFLOW' : 'EINVAL';
+    return { errno, message: `more than ${payloadBytesMax} bytes in one request` };
   }
   if (!isInside(offset, length, volume.sizeBytes)) {
     const errno = type === command.write || type === command.writeZeroes ? 'ENOSPC' : 'EINVAL';

@@ -11,7 +11,7 @@ export const errorValue = {
   ESHUTDOWN: 108,
 } as const satisfies Record<Errno, number>;
 
-/** The name of an error value as a client shows it. Unknown values count as EINVAL, as the specification asks. */
+/** The name of an error value as a client shows it. Unknown values count as EINVAL, as the specification asks. @public */
 export function errnoOf(value: number): Errno {
   for (const [name, known] of Object.entries(errorValue)) if (known === value) return name as Errno;
   return 'EINVAL';

@@ -5,7 +5,7 @@
  */
 import { clientFlagsBytes, decodeClientFlags, decodeOptionHeader, optionHeaderBytes } from './handshake.js';
 
-/** Room for every option that makes sense: a few strings of 4096 bytes each. */
+/** Room for every option that makes sense: a few strings of 4096 bytes each. @public */
 export const optionDataBytesMax = 64 * 1024;
 
 export type ClientMessage =

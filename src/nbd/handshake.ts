@@ -2,12 +2,14 @@
  * Messages of the handshake ("Newstyle negotiation", "Fixed newstyle negotiation"). All are rare and small:
  * encoders return a buffer of their own.
  */
-import { handshakeFlag, magic, optionReply } from './constants.js';
+import { handshakeFlag, magic } from './constants.js';
 import { readU64, writeU64 } from './u64.js';
 
+/** @public */
 export const greetingBytes = 18;
 export const clientFlagsBytes = 4;
 export const optionHeaderBytes = 16;
+/** @public */
 export const optionReplyHeaderBytes = 20;
 const exportReplyBytes = 10;
 const exportReplyZeroes = 124;
@@ -81,7 +83,7 @@ export function decodeOptionReplyHeader(from: Buffer): OptionReplyHeader | null 
 
 /** Whether the type is an error ("all of which are denoted by having bit 31 set"). @public */
 export function isErrorReply(type: number): boolean {
-  return type >= optionReply.errUnsupported - 1;
+  return type >= 2 ** 31;
 }
 
 export interface ExportReply {

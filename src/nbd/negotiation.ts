@@ -11,7 +11,15 @@
  *        └──unknown flags──▶  ended  ◀── ABORT · wrong magic · more than `optionsMax` options
  */
 import { assert } from '../base/assert.js';
-import { allocationContext, handshakeFlag, info, option, optionReply, transmissionFlag } from './constants.js';
+import {
+  allocationContext,
+  handshakeFlag,
+  info,
+  option,
+  optionReply,
+  stringBytesMax,
+  transmissionFlag,
+} from './constants.js';
 import { type ExportReply, encodeExportReply, encodeOptionReply } from './handshake.js';
 import type { ClientMessage } from './handshake-reader.js';
 import {
@@ -24,7 +32,7 @@ import {
   encodeServer,
 } from './option-data.js';
 
-/** A client that asks more than this has no intention to come to an end. */
+/** A client that asks more than this has no intention to come to an end. @public */
 export const optionsMax = 256;
 
 /** What is offered to every client. */
@@ -43,7 +51,7 @@ export interface Agreement {
   readonly allocation: boolean;
 }
 
-/** Nothing negotiated: what a kernel's socket speaks. */
+/** Nothing negotiated: what a kernel's socket speaks. @public */
 export const plainAgreement: Agreement = { structuredReplies: false, allocation: false };
 
 interface Haggling {
@@ -58,8 +66,7 @@ interface Haggling {
 export type NegotiationState =
   | { readonly at: 'greeted' }
   | Haggling
-  /** `exportName`: arbitrary text of the client's. */
-  | { readonly at: 'transmission'; readonly agreement: Agreement; readonly exportName: string }
+  | { readonly at: 'transmission'; readonly agreement: Agreement }
   /** The connection is to be closed once everything is sent. `fault`: what the client did wrong, if it did. */
   | { readonly at: 'ended'; readonly fault: string | null };
 
@@ -78,11 +85,11 @@ export function negotiate(state: NegotiationState, message: ClientMessage, offer
   assert(message.kind !== 'client-flags', 'the reader yields the client flags once');
   if (state.options === optionsMax) return ended(`more than ${optionsMax} options`);
   const next: Haggling = { ...state, options: state.options + 1 };
-  if (message.kind === 'oversized-option') return oversized(next, message.option, message.length);
+  if (message.kind === 'oversized-option') return oversized(next, message.option, message.length, offer);
   return haggle(next, message.option, message.data, offer);
 }
 
-export function transmissionFlags(offer: ExportOffer, structuredReplies: boolean): number {
+function transmissionFlags(offer: ExportOffer, structuredReplies: boolean): number {
   const always =
     transmissionFlag.hasFlags |
     transmissionFlag.sendFlush |
@@ -127,6 +134,7 @@ function haggle(state: Haggling, type: number, data: Buffer, offer: ExportOffer)
 }
 
 function exportName(state: Haggling, data: Buffer, offer: ExportOffer): Step {
+  if (data.length > stringBytesMax) return unreadableName(data.length);
   const send = [encodeExportReply(exportReply(state, offer), state.noZeroes)];
   return { state: transmission(state, data.toString('utf8')), send };
 }
@@ -167,16 +175,31 @@ function metaContext(state: Haggling, type: number, data: Buffer): Step {
   };
 }
 
-function oversized(state: Haggling, type: number, length: number): Step {
-  if (type === option.exportName) return ended(`an export name of ${length} bytes`);
-  if (type === option.abort) return { state: { at: 'ended', fault: null }, send: [ack(type)] };
-  const cleared = type === option.setMetaContext ? { ...state, allocationFor: null } : state;
-  return refused(cleared, type, optionReply.errTooBig, `${length} bytes are more than this option may have`);
+/** Only the options whose data has no fixed length can be too long; what the others answer does not depend on it. */
+function oversized(state: Haggling, type: number, length: number, offer: ExportOffer): Step {
+  switch (type) {
+    case option.exportName:
+      return unreadableName(length);
+    case option.info:
+    case option.go:
+    case option.listMetaContext:
+    case option.setMetaContext: {
+      const cleared = type === option.setMetaContext ? { ...state, allocationFor: null } : state;
+      return refused(cleared, type, optionReply.errTooBig, `${length} bytes are more than this option may have`);
+    }
+    default:
+      return haggle(state, type, Buffer.alloc(1), offer);
+  }
+}
+
+/** This option's answer cannot say no. */
+function unreadableName(lengthBytes: number): Step {
+  return ended(`an export name of ${lengthBytes} bytes`);
 }
 
 function transmission(state: Haggling, exportName: string): NegotiationState {
   const { structuredReplies, allocationFor } = state;
-  return { at: 'transmission', agreement: { structuredReplies, allocation: allocationFor === exportName }, exportName };
+  return { at: 'transmission', agreement: { structuredReplies, allocation: allocationFor === exportName } };
 }
 
 function exportReply(state: Haggling, offer: ExportOffer): ExportReply {

@@ -4,6 +4,7 @@
  */
 import type { ExtentKind } from '../base/range.js';
 import { allocationContext, magic, replyFlag, replyType } from './constants.js';
+import type { Cookie } from './request.js';
 import { readU64, writeU64 } from './u64.js';
 
 export const simpleReplyBytes = 16;
@@ -12,57 +13,63 @@ export const offsetDataHeaderBytes = chunkHeaderBytes + 8;
 export const blockStatusHeaderBytes = chunkHeaderBytes + 4;
 export const descriptorBytes = 8;
 
-/** A descriptor's length has 32 bits. */
-const descriptorLengthMax = 2 ** 32 - 1;
 const errorFixedBytes = 6;
 
-export interface SimpleReply {
+function writeCookie(into: Buffer, at: number, { cookieHigh, cookieLow }: Cookie): number {
+  return into.writeUInt32BE(cookieLow, into.writeUInt32BE(cookieHigh, at));
+}
+
+export interface SimpleReply extends Cookie {
   /** 0: success. */
   readonly error: number;
-  readonly cookie: bigint;
 }
 
 /** simple reply = magic u32 · error u32 · cookie u64 (· data of a READ that succeeded) */
-export function encodeSimpleReply(into: Buffer, at: number, cookie: bigint, error: number): number {
+export function encodeSimpleReply(into: Buffer, at: number, cookie: Cookie, error: number): number {
   into.writeUInt32BE(magic.simpleReply, at);
   into.writeUInt32BE(error, at + 4);
-  return into.writeBigUInt64BE(cookie, at + 8);
+  return writeCookie(into, at + 8, cookie);
 }
 
+/** @public */
 export function decodeSimpleReply(from: Buffer, at: number): SimpleReply | null {
   if (from.readUInt32BE(at) !== magic.simpleReply) return null;
-  return { error: from.readUInt32BE(at + 4), cookie: from.readBigUInt64BE(at + 8) };
+  return {
+    error: from.readUInt32BE(at + 4),
+    cookieHigh: from.readUInt32BE(at + 8),
+    cookieLow: from.readUInt32BE(at + 12),
+  };
 }
 
-export interface ChunkHeader {
+export interface ChunkHeader extends Cookie {
   readonly flags: number;
   readonly type: number;
-  readonly cookie: bigint;
   /** Bytes of payload that follow. */
   readonly length: number;
 }
 
 /** chunk = magic u32 · flags u16 · type u16 · cookie u64 · length u32 · payload. Every chunk sent here is the last one. */
-function encodeChunkHeader(into: Buffer, at: number, type: number, cookie: bigint, length: number): number {
+function encodeChunkHeader(into: Buffer, at: number, type: number, cookie: Cookie, length: number): number {
   into.writeUInt32BE(magic.structuredReply, at);
   into.writeUInt16BE(replyFlag.done, at + 4);
   into.writeUInt16BE(type, at + 6);
-  into.writeBigUInt64BE(cookie, at + 8);
-  return into.writeUInt32BE(length, at + 16);
+  return into.writeUInt32BE(length, writeCookie(into, at + 8, cookie));
 }
 
+/** @public */
 export function decodeChunkHeader(from: Buffer, at: number): ChunkHeader | null {
   if (from.readUInt32BE(at) !== magic.structuredReply) return null;
   return {
     flags: from.readUInt16BE(at + 4),
     type: from.readUInt16BE(at + 6),
-    cookie: from.readBigUInt64BE(at + 8),
+    cookieHigh: from.readUInt32BE(at + 8),
+    cookieLow: from.readUInt32BE(at + 12),
     length: from.readUInt32BE(at + 16),
   };
 }
 
 /** none = (nothing): the request succeeded */
-export function encodeNone(into: Buffer, at: number, cookie: bigint): number {
+export function encodeNone(into: Buffer, at: number, cookie: Cookie): number {
   return encodeChunkHeader(into, at, replyType.none, cookie, 0);
 }
 
@@ -70,13 +77,14 @@ export function encodeNone(into: Buffer, at: number, cookie: bigint): number {
 export function encodeOffsetDataHeader(
   into: Buffer,
   at: number,
-  cookie: bigint,
+  cookie: Cookie,
   offset: number,
   dataLength: number,
 ): number {
   return writeU64(into, offset, encodeChunkHeader(into, at, replyType.offsetData, cookie, 8 + dataLength));
 }
 
+/** @public */
 export function decodeOffsetData(payload: Buffer): { offset: number; data: Buffer } | null {
   if (payload.length < 9) return null;
   return { offset: readU64(payload, 0), data: payload.subarray(8) };
@@ -98,7 +106,7 @@ const flagsOfKind = {
 export function encodeBlockStatus(
   into: Buffer,
   at: number,
-  cookie: bigint,
+  cookie: Cookie,
   descriptors: readonly Descriptor[],
 ): number {
   const payloadBytes = 4 + descriptorBytes * descriptors.length;
@@ -111,6 +119,7 @@ export function encodeBlockStatus(
   return next;
 }
 
+/** @public */
 export function decodeBlockStatus(payload: Buffer): { contextId: number; descriptors: Descriptor[] } | null {
   if (payload.length < 12 || (payload.length - 4) % descriptorBytes !== 0) return null;
   const descriptors: Descriptor[] = [];
@@ -122,23 +131,14 @@ export function decodeBlockStatus(payload: Buffer): { contextId: number; descrip
   return { contextId: payload.readUInt32BE(0), descriptors };
 }
 
-/** Joins neighbours of one kind, cuts at 32 bits and at `descriptorsMax`. */
+/** Joins neighbours of one kind, and cuts at `descriptorsMax`. The extents have at least one byte each, and less than 2^32 together. */
 export function describeExtents(extents: readonly Descriptor[], descriptorsMax: number): Descriptor[] {
   const descriptors: { length: number; kind: ExtentKind }[] = [];
-  for (const extent of extents) {
-    let left = extent.length;
+  for (const { length, kind } of extents) {
     const last = descriptors.at(-1);
-    if (last?.kind === extent.kind) {
-      const joined = Math.min(left, descriptorLengthMax - last.length);
-      last.length += joined;
-      left -= joined;
-    }
-    while (left > 0) {
-      if (descriptors.length === descriptorsMax) return descriptors;
-      const length = Math.min(left, descriptorLengthMax);
-      descriptors.push({ length, kind: extent.kind });
-      left -= length;
-    }
+    if (last?.kind === kind) last.length += length;
+    else if (descriptors.length === descriptorsMax) return descriptors;
+    else descriptors.push({ length, kind });
   }
   return descriptors;
 }
@@ -154,13 +154,14 @@ export function errorChunkBytes(message: Buffer): number {
 }
 
 /** error = error u32 · message length u16 · message. `error` is not 0; `message` has at most 4096 bytes of UTF-8. */
-export function encodeErrorChunk(into: Buffer, at: number, cookie: bigint, error: number, message: Buffer): number {
+export function encodeErrorChunk(into: Buffer, at: number, cookie: Cookie, error: number, message: Buffer): number {
   let next = encodeChunkHeader(into, at, replyType.error, cookie, errorFixedBytes + message.length);
   next = into.writeUInt32BE(error, next);
   next = into.writeUInt16BE(message.length, next);
   return next + message.copy(into, next);
 }
 
+/** @public */
 export function decodeErrorChunk(payload: Buffer): ErrorChunk | null {
   if (payload.length < errorFixedBytes) return null;
   const messageBytes = payload.readUInt16BE(4);

@@ -86,6 +86,11 @@ export class RequestReader implements IterableIterator<RequestItem> {
     this.#state = { at: 'skipping', request: state.request, leftBytes: state.request.length };
   }
 
+  /** The payload that passes is not wanted. */
+  get isSkipping(): boolean {
+    return this.#state.at === 'skipping';
+  }
+
   /** How much of a payload is still to come; 0 between messages. */
   get payloadBytesToCome(): number {
     const state = this.#state;
@@ -99,7 +104,7 @@ export class RequestReader implements IterableIterator<RequestItem> {
    */
   unparsed(): Buffer {
     const state = this.#state;
-    assert(state.at !== 'skipping', 'a message that is being skipped cannot be handed over');
+    assert(!this.isSkipping, 'a message that is being skipped cannot be handed over');
     this.#state = { at: 'broken' };
     const rest = this.#chunk.subarray(this.#at);
     if (state.at === 'undecided') return Buffer.concat([encodeRequest(state.request), rest]);

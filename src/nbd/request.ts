@@ -2,12 +2,16 @@
 import { magic } from './constants.js';
 import { readU64, writeU64 } from './u64.js';
 
-export interface Request {
+/** What names a request: opaque to the server, comes back in the reply. Two halves, for a bigint costs several allocations. */
+export interface Cookie {
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+}
+
+export interface Request extends Cookie {
   readonly flags: number;
   /** One of `command`, or anything else that the client made up. */
   readonly type: number;
-  /** Opaque; comes back in the reply. */
-  readonly cookie: bigint;
   /** Bytes. At 2^53 or above: only known to be at least 2^53. */
   readonly offset: number;
   /** Bytes, 0 to 2^32 - 1. */
@@ -22,7 +26,8 @@ export function encodeRequest(request: Request): Buffer {
   into.writeUInt32BE(magic.request, 0);
   into.writeUInt16BE(request.flags, 4);
   into.writeUInt16BE(request.type, 6);
-  into.writeBigUInt64BE(request.cookie, 8);
+  into.writeUInt32BE(request.cookieHigh, 8);
+  into.writeUInt32BE(request.cookieLow, 12);
   writeU64(into, request.offset, 16);
   into.writeUInt32BE(request.length, 24);
   return into;
@@ -34,7 +39,8 @@ export function decodeRequest(from: Buffer, at: number): Request | null {
   return {
     flags: from.readUInt16BE(at + 4),
     type: from.readUInt16BE(at + 6),
-    cookie: from.readBigUInt64BE(at + 8),
+    cookieHigh: from.readUInt32BE(at + 8),
+    cookieLow: from.readUInt32BE(at + 12),
     offset: readU64(from, at + 16),
     length: from.readUInt32BE(at + 24),
   };
