@@ -72,9 +72,10 @@ export class KernelSocket {
    * Reads nothing more, answers what was read, and resolves with the bytes that were not served. The socket itself stays as it is:
    * whoever has a copy of the descriptor goes on with them.
    */
-  stop(): Promise<Buffer> {
+  async stop(): Promise<Buffer> {
     this.#handedOver = true;
-    return this.#transmission.stop();
+    // Null: the kernel has closed it, as whoever has a copy will see.
+    return (await this.#transmission.stop()) ?? Buffer.alloc(0);
   }
 
   /** Closes it at once: what is in flight stays unanswered. */

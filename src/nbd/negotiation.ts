@@ -197,9 +197,9 @@ function unreadableName(lengthBytes: number): Step {
   return ended(`an export name of ${lengthBytes} bytes`);
 }
 
-function transmission(state: Haggling, exportName: string): NegotiationState {
+function transmission(state: Haggling, name: string): NegotiationState {
   const { structuredReplies, allocationFor } = state;
-  return { at: 'transmission', agreement: { structuredReplies, allocation: allocationFor === exportName } };
+  return { at: 'transmission', agreement: { structuredReplies, allocation: allocationFor === name } };
 }
 
 function exportReply(state: Haggling, offer: ExportOffer): ExportReply {

@@ -1,6 +1,6 @@
 /** A volume in memory, in place of the gateway where only the NBD side is under test. Sparse: a terabyte costs what is written. */
 import type { BufferPool } from '../../src/base/buffer-pool.js';
-import { Failure } from '../../src/base/failure.js';
+import type { Failure } from '../../src/base/failure.js';
 import type { Extent } from '../../src/base/range.js';
 import type { Volume, ZeroOptions } from '../../src/base/volume.js';
 

@@ -4,7 +4,16 @@
  */
 import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import type { Errno } from '../../src/base/failure.js';
-import { command, handshakeFlag, magic, option, optionReply, replyFlag, replyType } from '../../src/nbd/constants.js';
+import {
+  allocationContext,
+  command,
+  handshakeFlag,
+  magic,
+  option,
+  optionReply,
+  replyFlag,
+  replyType,
+} from '../../src/nbd/constants.js';
 import { errnoOf } from '../../src/nbd/errno.js';
 import {
   decodeExportReply,
@@ -17,7 +26,6 @@ import {
   isErrorReply,
   optionReplyHeaderBytes,
 } from '../../src/nbd/handshake.js';
-import { allocationContext } from '../../src/nbd/constants.js';
 import { encodeInfoQuery, encodeMetaContextQuery } from '../../src/nbd/option-data.js';
 import {
   chunkHeaderBytes,

@@ -260,7 +260,11 @@ test('LIST_META_CONTEXT shows base:allocation to whom it concerns', () => {
   ] as const) {
     const step = talk([structured, list('', ...queries)]);
     haggling(step.state);
-    assert.deepEqual(types(step), found ? [optionReply.metaContext, optionReply.ack] : [optionReply.ack], `${queries}`);
+    assert.deepEqual(
+      types(step),
+      found ? [optionReply.metaContext, optionReply.ack] : [optionReply.ack],
+      queries.join(),
+    );
     if (!found) continue;
     assert.deepEqual(decodeMetaContext(replies(step)[0]?.data ?? none), { id: 0, name: 'base:allocation' });
   }
@@ -280,7 +284,11 @@ test('SET_META_CONTEXT selects base:allocation by its whole name only', () => {
     [['x-other:', 'base:other'], false],
   ] as const) {
     const step = talk([structured, set('', ...queries)]);
-    assert.deepEqual(types(step), found ? [optionReply.metaContext, optionReply.ack] : [optionReply.ack], `${queries}`);
+    assert.deepEqual(
+      types(step),
+      found ? [optionReply.metaContext, optionReply.ack] : [optionReply.ack],
+      queries.join(),
+    );
     if (found) assert.deepEqual(decodeMetaContext(replies(step)[0]?.data ?? none), { id: 1, name: 'base:allocation' });
     const { state } = talk([structured, set('', ...queries), go()]);
     assert.deepEqual(state, { at: 'transmission', agreement: { structuredReplies: true, allocation: found } });
