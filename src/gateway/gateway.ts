@@ -129,9 +129,13 @@ export class Gateway implements Volume {
     });
   }
 
-  /** Rule G10. In write-through mode every answered write is durable already. */
+  /**
+   * Rule G10. In write-through mode every answered write is durable already, except those that a predecessor in write-back mode has
+   * left behind (rule T5).
+   */
   async flush(): Promise<void> {
-    if (this.#retention !== undefined && !this.#retention.isEmpty) await this.#commit();
+    const { isEmpty = true } = this.#retention ?? {};
+    if (!isEmpty || this.#pool.owesCommit) await this.#commit();
   }
 
   /** Reads the range and throws the data away: it is warm in the server's cache then. */

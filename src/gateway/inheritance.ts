@@ -74,6 +74,11 @@ export class Inherited {
     return this.#unflushed.at === 'instance';
   }
 
+  /** Acknowledged writes are not known to be durable: a commit must come first, or can never come any more. */
+  get owesCommit(): boolean {
+    return this.#unflushed.at !== 'none';
+  }
+
   /** Nothing is to be waited for any more. */
   isOver(nowMs: number): boolean {
     return this.#unflushed.at !== 'instance' && this.hazards.every((hazard) => this.#isOver(hazard, nowMs));

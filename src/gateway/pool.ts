@@ -116,6 +116,11 @@ export class Pool {
     return this.#state.at === 'ready' ? this.#state.attachment : undefined;
   }
 
+  /** What a predecessor acknowledged is not known to be durable: a flush must not be answered yet. */
+  get owesCommit(): boolean {
+    return this.#inherited?.owesCommit === true;
+  }
+
   /** Jobs that wait or are in flight. */
   get pending(): number {
     return this.#waiting.size + this.#inFlight.size;

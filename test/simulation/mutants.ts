@@ -180,6 +180,54 @@ const mutants: readonly Mutant[] = [
     from: 'if (job.once)\n            return job.reject(failure);',
     to: 'if (job.once)\n            return job.reject(failure);\n        if (job.failedAttempts === 2)\n            return;',
   },
+  {
+    name: 'T1 the predecessor is only paused',
+    file: 'test/simulation/gateway-line.js',
+    from: 'life.process.kill();',
+    to: 'life.process.pause(); this.#world.after(3500, () => life.process.resume());',
+  },
+  {
+    name: 'T2 a successor with the same generation',
+    file: 'test/simulation/gateway-line.js',
+    from: 'this.#generation += 1;',
+    to: 'this.#generation = 1;',
+  },
+  {
+    name: 'T2 a successor with a fresh session',
+    file: 'test/simulation/gateway-line.js',
+    from: 'new Session(name, this.#generation)',
+    to: 'new Session(`${name}-${this.#generation}`, 1)',
+  },
+  {
+    name: 'T3 writes of the predecessor are not waited for',
+    file: `${gateway}inheritance.js`,
+    from: 'return this.hazards.every((hazard) => hazard.attachment.isSameInstance(attachment) || this.#isOver(hazard, nowMs));',
+    to: 'return true;',
+  },
+  {
+    name: 'T4 a replay is not on record',
+    file: `${gateway}pool.js`,
+    from: "unflushed: 'nobody'",
+    to: "unflushed: 'instance'",
+  },
+  {
+    name: 'T4 unflushed writes are not on record',
+    file: 'test/simulation/gateway-line.js',
+    from: 'this.#unflushed = unflushed;',
+    to: '',
+  },
+  {
+    name: 'T5 no commit first',
+    file: `${gateway}inheritance.js`,
+    from: "return this.#unflushed.at !== 'none';",
+    to: 'return false;',
+  },
+  {
+    name: 'T5 any instance will do',
+    file: `${gateway}inheritance.js`,
+    from: "if (unflushed.at === 'none')\n            return undefined;",
+    to: 'return undefined;',
+  },
 ];
 
 const compiled = join(dirname(fileURLToPath(import.meta.url)), '..', '..');

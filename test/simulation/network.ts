@@ -197,9 +197,17 @@ export class SimulatedBackend implements Backend {
   readonly #world: World;
   readonly #gateway: { readonly name: string; readonly process: Process };
   readonly #host: Host;
+  readonly #hosts: readonly Host[];
   #pending = new Set<Pending>();
 
-  constructor(world: World, gateway: { readonly name: string; readonly process: Process }, host: Host) {
+  /** `hosts`: all that there are, as any of them can be asked whether it refuses. */
+  constructor(
+    world: World,
+    gateway: { readonly name: string; readonly process: Process },
+    host: Host,
+    hosts: readonly Host[],
+  ) {
+    this.#hosts = hosts;
     this.#world = world;
     this.#gateway = gateway;
     this.#host = host;
@@ -228,10 +236,12 @@ export class SimulatedBackend implements Backend {
   }
 
   refuses(endpoint: string): Promise<boolean> {
+    const asked = this.#hosts.find((host) => host.address === endpoint);
     return new Promise((resolve) => {
       this.#world.after(this.#world.random.between(0.05, 2), () => {
-        const refused = endpoint === this.#host.address && this.#host.life === undefined && !this.#isCutOff();
-        this.#gateway.process.after(this.#isCutOff() ? 1000 : 0.1, () => resolve(refused));
+        const reached = asked !== undefined && !asked.cutOff.has(this.#gateway.name);
+        const refused = reached && asked.life === undefined;
+        this.#gateway.process.after(reached ? 0.1 : 1000, () => resolve(refused));
       });
     });
   }

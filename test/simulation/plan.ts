@@ -24,6 +24,7 @@ export type Fault = {
     | 'pause'
     | 'cut'
     | 'reset'
+    | 'gateway-kill'
     | 'take-over'
     | 'sync-error'
     | 'write-error'
@@ -106,6 +107,10 @@ function faultFor(random: Random, storage: StorageKind, hosts: number, gateways:
     'pause',
     'pause',
     'cut',
+    'cut',
+    'reset',
+    'gateway-kill',
+    'gateway-kill',
     'crash',
     'crash',
     'sync-error',

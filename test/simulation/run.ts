@@ -1,16 +1,13 @@
 /** Runs one plan and judges it. */
-import { BufferPool } from '../../src/base/buffer-pool.js';
 import { asFailure } from '../../src/base/failure.js';
-import { Gateway } from '../../src/gateway/gateway.js';
-import { noLedger } from '../../src/gateway/ledger.js';
-import { Session } from '../../src/gateway/session.js';
+import type { Gateway } from '../../src/gateway/gateway.js';
 import { judgeBlock, judgeRemains, type Operation } from './checker.js';
-import { Host, SimulatedBackend } from './network.js';
+import { GatewayLine } from './gateway-line.js';
+import { Host } from './network.js';
 import type { Fault, Plan, Step } from './plan.js';
 import { blockBytes, Storage } from './storage.js';
-import { Process, World } from './world.js';
+import { World } from './world.js';
 
-const requestTimeoutMs = 3000;
 /** Everything must have been answered by then. */
 const patienceMs = 3_600_000;
 
@@ -52,7 +49,7 @@ class Run {
   readonly #plan: Plan;
   readonly #storage: Storage;
   readonly #hosts: Host[];
-  readonly #gateways: Gateway[];
+  readonly #lines: GatewayLine[];
   readonly #history: Operation[] = [];
   #nextValue = 1;
   #clientsDone = 0;
@@ -67,7 +64,10 @@ class Run {
       (_, index) => new Host(this.world, `10.0.0.${index + 1}:8000`, this.#storage, plan.clockRates[index] ?? 1),
     );
     for (const host of this.#hosts) host.start();
-    this.#gateways = Array.from({ length: plan.gateways }, (_, index) => this.#newGateway(index));
+    this.#lines = Array.from(
+      { length: plan.gateways },
+      (_, index) => new GatewayLine(this.world, plan, index, this.#hosts),
+    );
   }
 
   async execute(): Promise<string | undefined> {
@@ -88,49 +88,27 @@ class Run {
     return this.#judge();
   }
 
-  #newGateway(index: number): Gateway {
-    const plan = this.#plan;
-    const name = `gateway-${index}`;
-    const process = new Process(this.world, plan.clockRates[2 + index] ?? 1, this.world.random.whole(1, 1e6));
-    const backends = this.#hosts.map((host) => new SimulatedBackend(this.world, { name, process }, host));
-    const gateway = new Gateway(backends, {
-      clock: process,
-      session: new Session(name, 1),
-      ledger: noLedger,
-      buffers: new BufferPool(1 << 20),
-      readOnly: false,
-      sizeBytes: plan.blocks * blockBytes,
-      requestTimeoutMs,
-      ioTimeoutMs: plan.ioTimeoutMs,
-      writeBack: plan.writeBack ? { budgetBytes: plan.budgetBlocks * (blockBytes + 256) } : undefined,
-      refusalProvesDeath: true,
-    });
-    gateway.events.subscribe((event) => this.world.note(`${name} ${JSON.stringify(event)}`));
-    gateway.start();
-    return gateway;
-  }
-
   // --- clients ---
 
   async #client(index: number, steps: readonly Step[]): Promise<void> {
-    const gateway = this.#gateways[index % this.#gateways.length];
-    if (gateway === undefined) throw new RangeError('no such gateway');
+    const line = this.#lines[index % this.#lines.length];
+    if (line === undefined) throw new RangeError('no such gateway');
     for (const [number, step] of steps.entries()) {
       await this.world.sleep(step.pauseMs);
-      await this.#step(gateway, step, `${index}.${number}`);
+      await this.#step(line, step, `${index}.${number}`);
     }
     this.#clientsDone += 1;
   }
 
-  async #step(gateway: Gateway, step: Step, name: string): Promise<void> {
+  async #step(line: GatewayLine, step: Step, name: string): Promise<void> {
     const { world } = this;
-    if (step.op === 'flush') return this.#flush(gateway, name);
+    if (step.op === 'flush') return this.#flush(line, name);
     const kind = step.op === 'read' ? 'read' : 'write';
     const operations = Array.from({ length: step.blocks }, (_, index) => this.#begin(kind, step, index, name));
     const values = operations.map((operation) => operation.value);
     world.note(`${name} ${step.op} ${step.block}+${step.blocks}${kind === 'write' ? ` = ${values.join(',')}` : ''}`);
     let answered = false;
-    const answer = this.#attempt(gateway, step, values).finally(() => {
+    const answer = this.#attempt(line, step, values).finally(() => {
       answered = true;
     });
     let last = answer;
@@ -139,7 +117,7 @@ class Run {
       if (!answered) {
         world.note(`${name} is sent again`);
         answer.catch(asFailure);
-        last = this.#attempt(gateway, step, values);
+        last = this.#attempt(line, step, values);
       }
     }
     try {
@@ -174,7 +152,22 @@ class Run {
   }
 
   /** Resolves with what a read returned. */
-  async #attempt(gateway: Gateway, step: Step, values: readonly number[]): Promise<number[] | undefined> {
+  #attempt(line: GatewayLine, step: Step, values: readonly number[]): Promise<number[] | undefined> {
+    return this.#untilAnswered(line, (gateway) => this.#perform(gateway, step, values));
+  }
+
+  /** As the kernel does: what a gateway that died has not answered is sent to its successor again. */
+  async #untilAnswered<T>(line: GatewayLine, ask: (gateway: Gateway) => Promise<T>): Promise<T> {
+    for (;;) {
+      const { gateway, died } = await line.current();
+      const answer = ask(gateway).then((value) => ({ value }));
+      answer.catch(() => {});
+      const outcome = await Promise.race([answer, died]);
+      if (outcome !== undefined) return outcome.value;
+    }
+  }
+
+  async #perform(gateway: Gateway, step: Step, values: readonly number[]): Promise<number[] | undefined> {
     const offset = step.block * blockBytes;
     const length = step.blocks * blockBytes;
     switch (step.op) {
@@ -198,11 +191,11 @@ class Run {
     }
   }
 
-  async #flush(gateway: Gateway, name: string): Promise<void> {
+  async #flush(line: GatewayLine, name: string): Promise<void> {
     const covered = this.#history.filter((operation) => operation.kind === 'write' && operation.outcome === 'ok');
     this.world.note(`${name} flush`);
     try {
-      await gateway.flush();
+      await this.#untilAnswered(line, (gateway) => gateway.flush());
       this.#noteDurable(covered);
       this.world.note(`${name} ok`);
     } catch (error) {
@@ -219,7 +212,8 @@ class Run {
   #inflict(fault: Fault): void {
     const { world } = this;
     const host = this.#hosts[fault.host];
-    if (host === undefined || this.#clientsDone === this.#plan.clients.length) return;
+    const line = this.#lines[fault.gateway];
+    if (host === undefined || line === undefined || this.#clientsDone === this.#plan.clients.length) return;
     world.note(`fault: ${fault.what} ${host.address} for ${fault.lastsMs.toFixed(0)} ms`);
     const restart = () => world.after(fault.lastsMs, () => host.start());
     switch (fault.what) {
@@ -234,6 +228,10 @@ class Run {
       case 'stop':
         host.stop();
         restart();
+        return;
+      case 'gateway-kill':
+        line.kill();
+        world.after(fault.lastsMs, () => line.start());
         return;
       case 'pause': {
         const process = host.life?.process;
@@ -268,6 +266,7 @@ class Run {
   #heal(): void {
     this.#storage.failNextSync = false;
     this.#storage.failNextWrite = undefined;
+    for (const line of this.#lines) line.start();
     for (const host of this.#hosts) {
       host.cutOff.clear();
       host.life?.process.resume();
@@ -278,14 +277,14 @@ class Run {
   /** Reads everything, flushes, ends the gateways, and takes the power away. */
   async #finish(): Promise<void> {
     const { blocks } = this.#plan;
-    for (const [index, gateway] of this.#gateways.entries()) {
+    for (const [index, line] of this.#lines.entries()) {
       for (let block = 0; block < blocks; block += 1) {
         const step: Step = { op: 'read', block, blocks: 1, pauseMs: 0, resendAfterMs: undefined };
-        await this.#step(gateway, step, `final ${index}`);
+        await this.#step(line, step, `final ${index}`);
       }
-      await this.#flush(gateway, `final ${index}`);
+      await this.#flush(line, `final ${index}`);
     }
-    for (const gateway of this.#gateways) await gateway.close();
+    for (const line of this.#lines) await (await line.current()).gateway.close();
     for (const host of this.#hosts) host.crash();
   }
 

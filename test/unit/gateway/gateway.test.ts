@@ -376,3 +376,21 @@ test('closing rejects what waits, and tells how much is not durable', async () =
   assert.ok((await closed).undurableBytes >= 512);
   await read;
 });
+
+test('a flush after a takeover waits until what the predecessor left behind is durable, also in write-through mode', async () => {
+  const servers = [{ server: '10.0.0.1', endpoint: '10.0.0.1:80', instance: '10.0.0.1-1', leftMsAgo: 0 }];
+  const { gateway, a } = setUp({ inherited: { servers, unflushed: 'instance' } });
+  a.automatic = false;
+  gateway.start();
+  const flushed = gateway.flush();
+  assert.equal(await state(flushed), 'pending');
+  assert.deepEqual(
+    a.outstanding.map(({ request }) => request),
+    [{ op: 'flush', instance: '10.0.0.1-1' }],
+  );
+  a.outstanding[0]?.answer();
+  await settled();
+  a.outstanding[0]?.answer();
+  assert.equal(await state(flushed), 'done');
+  assert.equal(await state(gateway.flush()), 'done', 'and not again');
+});
