@@ -134,9 +134,17 @@ export function credentialsOf(url: URL, typed: string): Credentials | undefined 
   }
 }
 
+/**
+ * What stands where a port belongs and is none: `bob:secr` is the first half of `bob:secr,et@host` in a list of URLs.
+ * An IPv6 address without brackets, which has more colons, is not meant.
+ */
+const halfCredentials =
+  /^((?:[a-z][a-z0-9+.-]*:\/\/)?[^/?#:[\]]*:)(?!\/|\d*(?:[/?#]|$)|[0-9a-f.]*:[0-9a-f:.]*(?:[/?#]|$)).*$/is;
+
 /** `text`, which may be no URL at all, fit for a message: up to the last `@` all may be a password. */
 export function withoutCredentials(text: string): string {
-  const shown = text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1').replace(/\?.*$/s, '?…');
+  const host = text.replace(/^([a-z][a-z0-9+.-]*:\/\/)?.*@/is, '$1').replace(halfCredentials, '$1…');
+  const shown = host.replace(/\?.*$/s, '?…');
   return shown.replace(/[^\x20-\x7e…]/g, '?').slice(0, 200);
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { asFailure } from '../../../src/base/failure.js';
+import { asFailure, Failure } from '../../../src/base/failure.js';
 import {
   formatEndpoint,
   parseEndpoint,
@@ -59,6 +59,17 @@ test('credentials are decoded, and stand in no name', () => {
   assert.equal(target.authorization, basic('us@er:p:wä'));
   assert.equal(target.name, 'http://host:81/x');
   assert.equal(target.authority, 'host:81');
+});
+
+test('half of the credentials, cut off at a comma, stands in no message', () => {
+  for (const half of ['http://bob:s3cret', 'http://bob:s3cret/x', 'bob:s3cret', 'https://:s3cret?x']) {
+    const isSilent = (error: unknown) => error instanceof Failure && !error.message.includes('s3cret');
+    assert.throws(() => parseServerUrl(half), isSilent, half);
+  }
+  assert.throws(() => parseServerUrl('http://ho st:80/x'), /`http:\/\/ho st:80\/x`/);
+  assert.throws(() => parseServerUrl('ftp://host/x'), /`ftp:\/\/host\/x`/);
+  assert.throws(() => parseServerUrl('http://fe80::zz:1:80'), /`http:\/\/fe80:…`/);
+  assert.throws(() => parseServerUrl('http://fe80::1::1:80'), /`http:\/\/fe80::1::1:80`/);
 });
 
 test('credentials in the URL go before those that hold for all', () => {
