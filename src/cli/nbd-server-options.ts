@@ -129,7 +129,7 @@ function read(raw: RawOptions): NbdServerOptions {
     connections: raw.connections,
     deadTimeoutMs: raw.deadTimeout,
     listen: raw.listen,
-    ca: raw.caFile === undefined ? undefined : readOptionFile('--ca-file', raw.caFile),
+    ca: raw.caFile === undefined ? undefined : readAuthorities(raw.caFile),
     requestTimeoutMs: raw.requestTimeout,
     ioTimeoutMs: raw.ioTimeout,
     writeBack: raw.cache === 'writeback' ? { budgetBytes: raw.cacheSize } : undefined,
@@ -147,7 +147,11 @@ function parseUrls(text: string, user: Credentials | undefined): ReturnType<type
     try {
       return parseServerUrl(url, user);
     } catch (error) {
-      throw new InvalidArgumentError(`--urls: ${asFailure(error).message}.`);
+      // The list may have been cut in the middle of a password: then a part must not be quoted.
+      const message = text.includes('@')
+        ? 'a URL cannot be read; a comma in a user or password is written %2C'
+        : asFailure(error).message;
+      throw new InvalidArgumentError(`--urls: ${message}.`);
     }
   });
 }
@@ -157,8 +161,15 @@ function credentials({ user, passwordFile }: RawOptions): Credentials | undefine
   if (user === undefined || passwordFile === undefined) {
     throw new InvalidArgumentError('--user and --password-file go together.');
   }
+  if (user.includes(':')) throw new InvalidArgumentError('--user must not contain a colon (RFC 7617).');
   const password = readOptionFile('--password-file', passwordFile).split(/\r?\n/, 1)[0] ?? '';
   return { user, password };
+}
+
+function readAuthorities(path: string): string {
+  const text = readOptionFile('--ca-file', path);
+  if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
+  throw new InvalidArgumentError(`--ca-file: \`${path}\` holds no certificate in PEM format.`);
 }
 
 function readOptionFile(option: string, path: string): string {

@@ -3,13 +3,15 @@ import type { BufferPool } from '../base/buffer-pool.js';
 import type { Channel } from '../base/channel.js';
 import type { Clock } from '../base/clock.js';
 import type { Access } from './access-log.js';
-import type { ByteBudget } from './byte-budget.js';
+import type { ByteBudget } from '../base/byte-budget.js';
 import type { DiskServer } from './disk-server.js';
 
 export interface FrontLimits {
   readonly connectionsMax: number;
-  /** Bodies of writes in memory, from the reservation to the end of the write. At least one body of the largest size. */
+  /** Bodies of writes in memory, from the reservation to the end of the write. At least one body of the largest size beside those for small ones. */
   readonly uploadBytesMax: number;
+  /** How much of that is kept for small bodies. */
+  readonly smallUploadBytes: number;
   /** Data of reads in memory, from the reservation until the kernel has taken it. At least two pieces. */
   readonly responseBytesMax: number;
   /** A longer read is answered in pieces of this length. */
@@ -41,7 +43,8 @@ const mib = 1024 * 1024;
 
 export const defaultFrontLimits: FrontLimits = {
   connectionsMax: 512,
-  uploadBytesMax: 64 * mib,
+  uploadBytesMax: 80 * mib,
+  smallUploadBytes: 16 * mib,
   responseBytesMax: 32 * mib,
   pieceBytesMax: mib,
   exchangesMax: 256,

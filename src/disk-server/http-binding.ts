@@ -14,7 +14,7 @@ import { Channel } from '../base/channel.js';
 import type { Clock, Timer } from '../base/clock.js';
 import { bodyBytesMax } from '../http-disk/request-codec.js';
 import type { Access } from './access-log.js';
-import { ByteBudget } from './byte-budget.js';
+import { ByteBudget } from '../base/byte-budget.js';
 import { Connection } from './connection.js';
 import type { DiskServer } from './disk-server.js';
 import { defaultFrontLimits, type Front, type FrontLimits, type Pumped } from './front.js';
@@ -53,12 +53,13 @@ export class HttpBinding {
   constructor({ core, clock, limits }: HttpBindingOptions) {
     this.#clock = clock;
     this.#limits = { ...defaultFrontLimits, ...limits };
-    assert(this.#limits.uploadBytesMax >= bodyBytesMax, 'one body of the largest size must fit');
+    const { uploadBytesMax, smallUploadBytes } = this.#limits;
+    assert(uploadBytesMax - smallUploadBytes >= bodyBytesMax, 'one body of the largest size must fit');
     assert(this.#limits.responseBytesMax >= 2 * this.#limits.pieceBytesMax, 'one long read must fit');
     this.#front = {
       ...{ core, clock, limits: this.#limits, accesses: this.accesses },
       pool: new BufferPool(idlePoolBytesMax),
-      uploads: new ByteBudget(this.#limits.uploadBytesMax),
+      uploads: new ByteBudget(uploadBytesMax, smallUploadBytes),
       responses: new ByteBudget(this.#limits.responseBytesMax),
       commonLines: () => this.#dateLine,
       schedule: (connection) => this.#schedule(connection),

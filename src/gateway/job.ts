@@ -105,6 +105,8 @@ export function planFor(
       return send({ op: 'zero', offset, length, deferred, stamp, mayTrim: task.mayTrim, fast: task.fast });
     case 'trim':
       // A trim is a hint: where it cannot be told, nothing is lost by not telling it.
+      if (server.description.readOnly)
+        return { kind: 'fail', failure: new Failure('read-only', 'the server is read-only') };
       if (!server.has('trim')) return { kind: 'answer', answer: nothing };
       return send({ op: 'trim', offset, length, deferred, stamp });
     case 'flush':

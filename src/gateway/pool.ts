@@ -48,9 +48,10 @@ export interface PoolOptions {
 const landingMarginMs = 1000;
 /** How often time-outs and hazards are looked at. */
 const sweepPeriodMs = 100;
-/** What fails more often than this is tried again only after a pause. */
+/** What fails more often than this is tried again only after a pause, which grows up to the last of these. */
 const promptAttemptsMax = 3;
 const retryPauseMs = 100;
+const retryPauseMsMax = 3000;
 /** How often a server whose death would free a waiting write is asked whether it still listens. */
 const deathCheckPeriodMs = 20;
 /** The same, of the servers of a predecessor. */
@@ -294,7 +295,9 @@ export class Pool {
   #again(job: Job, attachment: Attachment, failure: Failure): void {
     if (failure.row.outcome === 'unknown') this.#noteHazard(job, attachment);
     job.failedAttempts += 1;
-    if (job.failedAttempts > promptAttemptsMax) job.notBeforeMs = this.#options.clock.nowMs() + retryPauseMs;
+    const patience = job.failedAttempts - promptAttemptsMax;
+    if (patience > 0)
+      job.notBeforeMs = this.#options.clock.nowMs() + Math.min(retryPauseMs * 2 ** patience, retryPauseMsMax);
     this.#wait(job, failure);
     if (failure.row.retry === 'elsewhere') this.#lose(attachment, failure, job.failedAttempts > 1);
   }

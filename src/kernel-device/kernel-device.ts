@@ -19,7 +19,7 @@ import { errnoOf } from '../linux/errno.js';
 import { type NbdDriver, serverFlag, type Timeouts } from '../linux/nbd-netlink.js';
 import { connectedDevice, setQueue } from '../linux/nbd-sysfs.js';
 import { isAbandoned, socketPair } from '../linux/socket-pair.js';
-import { ByteBudget } from '../nbd-server/byte-budget.js';
+import { ByteBudget } from '../base/byte-budget.js';
 import { KernelSocket, type KernelSocketContext } from './kernel-socket.js';
 
 export interface KernelDeviceOptions {

@@ -7,7 +7,7 @@ import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import type { BufferPool } from '../base/buffer-pool.js';
 import type { Volume } from '../base/volume.js';
 import { plainAgreement } from '../nbd/negotiation.js';
-import type { ByteBudget } from '../nbd-server/byte-budget.js';
+import type { ByteBudget } from '../base/byte-budget.js';
 import { Transmission } from '../nbd-server/transmission.js';
 
 export interface KernelSocketContext {

@@ -6,7 +6,7 @@
  *         └──────────time-out · too slow · broken socket, from every state──────────┘
  *
  * Promise: whatever the client sends or does not send, reads or does not read, the connection costs bounded memory, and does not keep
- * others waiting for longer than `stallSecondsMax`.
+ * others waiting for longer than `contendedSecondsMax`.
  */
 import type { Socket } from 'node:net';
 import type { BufferPool } from '../base/buffer-pool.js';
@@ -14,7 +14,7 @@ import type { Volume } from '../base/volume.js';
 import { encodeGreeting } from '../nbd/handshake.js';
 import { HandshakeReader } from '../nbd/handshake-reader.js';
 import { type Agreement, type ExportOffer, negotiate, type NegotiationState } from '../nbd/negotiation.js';
-import type { ByteBudget } from './byte-budget.js';
+import type { ByteBudget } from '../base/byte-budget.js';
 import { Transmission } from './transmission.js';
 
 export interface ConnectionContext {
@@ -30,7 +30,9 @@ export interface ConnectionContext {
 export const handshakeSecondsMax = 10;
 /** How long a client may be silent in the middle of a payload, or leave the last replies unread. @public */
 export const stallSecondsMax = 30;
-/** What a client must send or read in `stallSecondsMax` while another waits for bytes that it holds. @public */
+/** The same, while another client waits for bytes that this one holds. @public */
+export const contendedSecondsMax = 5;
+/** What a client must send or read in that time. @public */
 export const contendedBytesMin = 1024 * 1024;
 
 /** Seconds are counted by {@link Connection.secondPassed}: a process that was stopped meanwhile must not blame its clients. */
@@ -97,7 +99,7 @@ export class Connection {
   /** A client that leaves its replies unread costs little, and may have its reasons: until others wait for what it holds. */
   #checkPace(state: Extract<State, { at: 'transmission' }>): void {
     const { transmission } = state;
-    const isContended = this.#context.budget.isContended;
+    const isContended = this.#context.budget.isWanted;
     const bytes = transmission.movedBytes - state.movedBytes;
     if (!transmission.awaitsClient || bytes >= (isContended ? contendedBytesMin : 1)) {
       state.seconds = 0;
@@ -105,9 +107,11 @@ export class Connection {
       return;
     }
     state.seconds += 1;
+    if (isContended && state.seconds > contendedSecondsMax) {
+      this.#cut(`less than ${contendedBytesMin} bytes in ${contendedSecondsMax} s while others wait`);
+    }
     if (state.seconds <= stallSecondsMax) return;
-    if (isContended) this.#cut(`less than ${contendedBytesMin} bytes in ${stallSecondsMax} s while others wait`);
-    else if (transmission.isReceiving) this.#cut(`silent for ${stallSecondsMax} s in the middle of a request`);
+    if (transmission.isReceiving) this.#cut(`silent for ${stallSecondsMax} s in the middle of a request`);
   }
 
   #receive(chunk: Buffer): void {

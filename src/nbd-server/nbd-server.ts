@@ -11,7 +11,7 @@ import { Channel } from '../base/channel.js';
 import type { Clock, Timer } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import type { Volume } from '../base/volume.js';
-import { ByteBudget } from './byte-budget.js';
+import { ByteBudget } from '../base/byte-budget.js';
 import { Connection, type ConnectionContext } from './connection.js';
 
 export interface NbdServerOptions {
@@ -29,7 +29,9 @@ export type NbdEvent =
   | { readonly type: 'refused'; readonly client: string; readonly reason: string };
 
 /** Payload bytes in flight, of all clients together. */
-const payloadBytesInFlightMax = 96 * 1024 * 1024;
+const payloadBytesInFlightMax = 112 * 1024 * 1024;
+/** How much of that is kept for small requests: large ones that stall cannot shut them out. */
+const smallPayloadBytes = 16 * 1024 * 1024;
 /** @public */
 export const clientsMax = 256;
 /** After this much silence the kernel asks whether a TCP client is still there. */
@@ -46,7 +48,7 @@ export class NbdServer {
   #isClosed = false;
 
   constructor({ clock, ...served }: NbdServerOptions) {
-    this.#context = { ...served, budget: new ByteBudget(payloadBytesInFlightMax) };
+    this.#context = { ...served, budget: new ByteBudget(payloadBytesInFlightMax, smallPayloadBytes) };
     this.#clock = clock;
     this.#second = this.#nextSecond();
   }

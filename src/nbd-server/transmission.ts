@@ -19,7 +19,7 @@ import type { Agreement } from '../nbd/negotiation.js';
 import { describeExtents } from '../nbd/reply.js';
 import type { Request } from '../nbd/request.js';
 import { RequestReader } from '../nbd/request-reader.js';
-import type { ByteBudget } from './byte-budget.js';
+import type { ByteBudget } from '../base/byte-budget.js';
 import { Replies } from './replies.js';
 import { ReplyWriter } from './reply-writer.js';
 import { type Refusal, refuse } from './request-check.js';
@@ -198,13 +198,12 @@ export class Transmission {
   /** Goes on with a READ or WRITE when its bytes are reserved; until then no other request begins. */
   #reserve(request: Request): void {
     const { budget } = this.#options;
-    if (budget.reserve(request.length)) return this.#reserved(request);
-    this.#waiting = () => {
+    if (budget.tryTake(request.length)) return this.#reserved(request);
+    this.#waiting = budget.wait(request.length, () => {
       this.#waiting = undefined;
       this.#reserved(request);
       this.#advance();
-    };
-    budget.wait(request.length, this.#waiting);
+    });
   }
 
   #reserved(request: Request): void {
@@ -215,7 +214,7 @@ export class Transmission {
 
   #release(bytes: number): void {
     this.#heldBytes -= bytes;
-    this.#options.budget.release(bytes);
+    this.#options.budget.give(bytes);
   }
 
   #collect(length: number): void {
@@ -358,7 +357,7 @@ export class Transmission {
 
   /** Gives back what a request holds that is not in flight. */
   #letGo(): void {
-    if (this.#waiting !== undefined) this.#options.budget.cancel(this.#waiting);
+    this.#waiting?.();
     this.#waiting = undefined;
     if (this.#receiving === undefined) return;
     this.#release(this.#receiving.length);

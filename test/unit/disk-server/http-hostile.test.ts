@@ -231,9 +231,12 @@ test('a write that gets no memory in time is refused as unavailable', async (t) 
   holder.send(put(0, 64 * mib));
   await bench.until(() => bench.binding.heldBytes === 64 * mib);
   const client = await bench.client();
-  client.send(put(0, 512), sevens);
+  client.send(put(0, 2 * mib));
   const { status, fields } = await client.response();
   assert.deepEqual([status, fields['disk-error']], [503, 'unavailable']);
+  const small = await bench.client();
+  small.send(put(0, 512), sevens);
+  assert.equal((await small.response()).status, 200, 'a small one is not shut out by a large one');
 });
 
 test('a client that does not read is held back, then gives way, and disturbs nobody', async (t) => {

@@ -61,17 +61,17 @@ test('a request of which a part has come is served by the successor, once', asyn
 test('requests that wait for payload bytes are handed over or answered, and hold nothing afterwards', async (t) => {
   for (const type of [command.read, command.write]) {
     const { client, relay, budget } = await startRelay(t);
-    budget.reserve(96 * mebibyte);
+    budget.tryTake(96 * mebibyte);
     const length = payloadBytesMax;
     const payload = type === command.write ? Buffer.alloc(length, 'p') : Buffer.alloc(0);
     const answer = client.request({ type, length, payload });
-    await until(() => budget.isContended, 'the request has come');
+    await until(() => budget.isWanted, 'the request has come');
     const handed = relay.handOver();
-    if (type === command.read) budget.release(96 * mebibyte);
+    if (type === command.read) budget.give(96 * mebibyte);
     await handed;
-    if (type === command.write) budget.release(96 * mebibyte);
+    if (type === command.write) budget.give(96 * mebibyte);
     assert.equal((await answer).error, null);
-    await until(() => budget.usedBytes === 0, 'everything is given back');
+    await until(() => budget.takenBytes === 0, 'everything is given back');
   }
 });
 
@@ -119,6 +119,6 @@ test('a client that leaves while its connection is handed over leaves nothing to
     assert.equal(await stopped, null);
     assert.equal(relay.overs, 1);
     gate.open();
-    await until(() => budget.usedBytes === 0, 'everything is given back');
+    await until(() => budget.takenBytes === 0, 'everything is given back');
   }
 });

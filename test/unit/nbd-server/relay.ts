@@ -5,7 +5,7 @@ import type { Cleanup } from '../../support/processes.js';
 import { BufferPool } from '../../../src/base/buffer-pool.js';
 import type { Volume } from '../../../src/base/volume.js';
 import { plainAgreement } from '../../../src/nbd/negotiation.js';
-import { ByteBudget } from '../../../src/nbd-server/byte-budget.js';
+import { ByteBudget } from '../../../src/base/byte-budget.js';
 import { Transmission } from '../../../src/nbd-server/transmission.js';
 import { MemoryVolume } from '../../support/memory-volume.js';
 import { NbdClient } from '../../support/nbd-client.js';

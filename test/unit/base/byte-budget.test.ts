@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ByteBudget } from '../../../src/disk-server/byte-budget.js';
+import { ByteBudget } from '../../../src/base/byte-budget.js';
 
 test('no more is granted than there is', () => {
   const budget = new ByteBudget(100);
@@ -35,4 +35,21 @@ test('who gives up waiting lets those behind go on', () => {
   giveUp();
   assert.deepEqual(granted, ['small']);
   assert.equal(budget.takenBytes, 100);
+});
+
+test('large takers leave a part to small ones, who neither wait for them nor behind them', () => {
+  const mebibyte = 1024 * 1024;
+  const budget = new ByteBudget(10 * mebibyte, 2 * mebibyte);
+  assert.ok(budget.tryTake(8 * mebibyte));
+  let granted = false;
+  budget.wait(4 * mebibyte, () => {
+    granted = true;
+  });
+  assert.ok(budget.isWanted);
+  assert.ok(budget.tryTake(mebibyte) && budget.tryTake(mebibyte));
+  assert.ok(!budget.tryTake(1), 'the bound holds');
+  budget.give(mebibyte);
+  assert.equal(granted, false, 'a large one does not take the part of the small ones');
+  budget.give(8 * mebibyte);
+  assert.equal(granted, true);
 });
