@@ -230,8 +230,7 @@ class Run {
         restart();
         return;
       case 'gateway-kill':
-        line.kill();
-        world.after(fault.lastsMs, () => line.start());
+        this.#killGateway(line, host, fault);
         return;
       case 'pause': {
         const process = host.life?.process;
@@ -261,6 +260,21 @@ class Run {
       case 'full':
         this.#storage.failNextWrite = 'no-space';
     }
+  }
+
+  /** Often it is cut off from a server just before: then its last writes are on their way while its successor uses another. */
+  #killGateway(line: GatewayLine, host: Host, fault: Fault): void {
+    const { world } = this;
+    const cutMs = world.random.chance(0.5) ? world.random.between(0, 2500) : 0;
+    if (cutMs > 0) {
+      host.cutOff.add(line.name);
+      world.after(cutMs, () => host.cutOff.delete(line.name));
+    }
+    world.after(cutMs > 0 ? world.random.between(0, 200) : 0, () => {
+      line.kill();
+      const soonMs = world.random.between(1, 50);
+      world.after(world.random.chance(0.5) ? soonMs : fault.lastsMs, () => line.start());
+    });
   }
 
   #heal(): void {
