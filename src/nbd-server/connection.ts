@@ -49,6 +49,7 @@ export class Connection {
   readonly #onClosed: (fault: string | undefined) => void;
   #state: State;
   #fault: string | undefined;
+  #paused = false;
 
   /** `agreement`: already connected and agreed, as the kernel's sockets are; undefined: begins with the handshake. */
   constructor(
@@ -60,7 +61,6 @@ export class Connection {
     this.#socket = socket;
     this.#context = context;
     this.#onClosed = onClosed;
-    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('end', () => this.#end());
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#closed());
@@ -70,6 +70,14 @@ export class Connection {
     }
     this.#state = { at: 'negotiating', reader: new HandshakeReader(), negotiation: { at: 'greeted' }, seconds: 0 };
     socket.write(encodeGreeting());
+  }
+
+  /** Takes what came from the socket. False: the flow is paused, and the chunk must not change until it goes on. */
+  receive(chunk: Buffer): boolean {
+    const state = this.#state;
+    if (state.at === 'transmission') state.transmission.push(chunk);
+    else if (state.at === 'negotiating') this.#negotiate(state, chunk);
+    return !this.#paused;
   }
 
   /** To be called once a second: ends the connection if the client takes too long. */
@@ -114,12 +122,6 @@ export class Connection {
     if (transmission.isReceiving) this.#cut(`silent for ${stallSecondsMax} s in the middle of a request`);
   }
 
-  #receive(chunk: Buffer): void {
-    const state = this.#state;
-    if (state.at === 'transmission') state.transmission.push(chunk);
-    else if (state.at === 'negotiating') this.#negotiate(state, chunk);
-  }
-
   #negotiate(state: Extract<State, { at: 'negotiating' }>, chunk: Buffer): void {
     const { volume, exportName, exportDescription } = this.#context;
     const { sizeBytes, readOnly } = volume;
@@ -149,7 +151,16 @@ export class Connection {
       buffers,
       budget,
       agreement,
-      flow: { pause: () => void socket.pause(), resume: () => void socket.resume() },
+      flow: {
+        pause: () => {
+          this.#paused = true;
+          socket.pause();
+        },
+        resume: () => {
+          this.#paused = false;
+          socket.resume();
+        },
+      },
       onOver: (fault) => this.#close(fault),
     });
     return { at: 'transmission', transmission, seconds: 0, movedBytes: 0 };

@@ -13,6 +13,7 @@ import { Failure } from '../base/failure.js';
 import type { Volume } from '../base/volume.js';
 import { ByteBudget } from '../base/byte-budget.js';
 import { Connection, type ConnectionContext } from './connection.js';
+import { receiveInto } from './receive-buffer.js';
 
 export interface NbdServerOptions {
   readonly clock: Clock;
@@ -93,7 +94,13 @@ export class NbdServer {
   }
 
   #listen(where: ListenOptions, name: string, place: string): Promise<Server> {
-    const options = { noDelay: true, allowHalfOpen: true, keepAlive: true, keepAliveInitialDelay: keepAliveDelayMs };
+    const options = {
+      pauseOnConnect: true,
+      allowHalfOpen: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: keepAliveDelayMs,
+    };
     const server = createServer(options, (socket) => this.#accept(socket, name));
     return new Promise((resolve, reject) => {
       server.once('error', (error) => reject(cannotListen(place, error)));
@@ -105,17 +112,19 @@ export class NbdServer {
     });
   }
 
-  #accept(socket: Socket, listener: string): void {
+  #accept(accepted: Socket, listener: string): void {
     if (this.#isClosed) {
-      socket.destroy();
+      accepted.destroy();
       return;
     }
-    const client = socket.remoteAddress === undefined ? listener : `${socket.remoteAddress}:${socket.remotePort}`;
+    const { remoteAddress, remotePort } = accepted;
+    const client = remoteAddress === undefined ? listener : `${remoteAddress}:${remotePort}`;
     if (this.#connections.size >= clientsMax) {
       this.events.publish({ type: 'refused', client, reason: `${clientsMax} clients are connected` });
-      socket.destroy();
+      accepted.destroy();
       return;
     }
+    const socket = receiveInto(accepted, (chunk) => connection.receive(chunk));
     const connection = new Connection(socket, this.#context, (fault) => {
       this.#connections.delete(connection);
       this.events.publish({ type: 'disconnected', client, fault });

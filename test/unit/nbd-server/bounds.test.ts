@@ -225,6 +225,53 @@ test('while others wait, a payload must come at some pace', async (t) => {
   assert.equal((await received)?.error, null);
 });
 
+test('while others wait, replies must be read at some pace', async (t) => {
+  const { open, clock, events, server } = await serve(t, 64 * mebibyte);
+  const steady = await open();
+  steady.socket.pause();
+  const length = mebibyte;
+  const replies = Array.from({ length: 60 }, () => steady.request({ type: command.read, length }));
+  const deaf = await Promise.all([open(), open()]);
+  for (const client of deaf) {
+    client.socket.pause();
+    client.request({ type: command.read, length: payloadBytesMax }).catch(() => {});
+  }
+  const waiting = await open();
+  await answersStill(waiting);
+  const data = waiting.read(0, payloadBytesMax);
+  await answersStill(await open());
+  for (let round = 0; round < 3; round += 1) {
+    const before = steady.answered.length;
+    steady.socket.resume();
+    await until(() => steady.answered.length >= before + 4, 'some replies');
+    steady.socket.pause();
+    await answersStill(await open());
+    await clock.advance((stallSecondsMax / 2) * 1000);
+  }
+  assert.equal((await data).length, payloadBytesMax);
+  const faults = events.flatMap((event) => (event.type === 'disconnected' ? [event.fault?.slice(0, 9)] : []));
+  assert.deepEqual(faults, ['less than', 'less than']);
+  assert.ok(server.clients > 0);
+  steady.socket.resume();
+  succeeded(await Promise.all(replies));
+});
+
+test('while others wait, nobody is blamed for what the volume takes its time for', async (t) => {
+  const { open, volume, clock, server } = await serve(t, 64 * mebibyte);
+  const load = watch(volume);
+  const gate = new Gate();
+  volume.gate = gate.passed;
+  const clients = await Promise.all([open(), open(), open(), open()]);
+  const reads = clients.map((client) => client.read(0, payloadBytesMax));
+  await until(() => load.begun === 3, 'as many as there is memory for');
+  await answersStill(await open());
+  await clock.advance(20 * stallSecondsMax * 1000);
+  assert.equal(server.clients, 5);
+  volume.gate = undefined;
+  gate.open();
+  for (const data of await Promise.all(reads)) assert.equal(data.length, payloadBytesMax);
+});
+
 test('there is room for a bounded number of clients, and again when one leaves', async (t) => {
   const { open, connect, events, server } = await serve(t, mebibyte);
   const clients: NbdClient[] = [];

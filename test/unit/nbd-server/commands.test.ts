@@ -137,7 +137,7 @@ for (const { structured, form } of forms) {
     const { open, volume } = await serve(t, mebibyte);
     const client = await open({ structured });
     for (const type of [command.read, command.write, command.trim, command.writeZeroes, command.cache]) {
-      for (const offset of [0, mebibyte]) await succeeds(client, { type, offset, length: 0 });
+      for (const offset of [0, mebibyte]) await succeeds(client, { type, flags: fua, offset, length: 0 });
     }
     assert.deepEqual(volume.calls, []);
     await refused(client, { type: command.read, offset: mebibyte + 1, length: 0 }, 'EINVAL');

@@ -51,6 +51,11 @@ export class Relay {
     return rest;
   }
 
+  /** Nothing more comes. */
+  end(): void {
+    this.#transmission.end();
+  }
+
   /** The socket breaks. */
   break(): void {
     this.#socket.destroy();
@@ -76,6 +81,7 @@ export interface Relayed {
   readonly relay: Relay;
   readonly volume: MemoryVolume;
   readonly budget: ByteBudget;
+  readonly buffers: BufferPool;
 }
 
 export async function startRelay(t: Cleanup): Promise<Relayed> {
@@ -84,7 +90,7 @@ export async function startRelay(t: Cleanup): Promise<Relayed> {
   const budget = new ByteBudget(96 * mebibyte);
   const [near, far] = await socketPair(t);
   const relay = new Relay(near, volume, buffers, budget);
-  return { client: NbdClient.adopt(far, false), relay, volume, budget };
+  return { client: NbdClient.adopt(far, false), relay, volume, budget, buffers };
 }
 
 /** Two ends of a stream. */

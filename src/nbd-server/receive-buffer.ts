@@ -1,0 +1,42 @@
+/**
+ * Receives from an accepted socket into one buffer that is used again and again, where Node would make one for each chunk: a third less
+ * CPU time for large payloads. Node has this (`onread`) for sockets that connect, not for those that a server accepts, so the handle
+ * moves from the accepted socket to one made here.
+ * Promise: should Node not be as expected inside, it is received the ordinary way.
+ */
+import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
+
+const receiveBytes = 128 * 1024;
+
+/** What Node's sockets have inside. */
+interface Inside {
+  _handle?: { readonly useUserBuffer?: unknown } | null;
+}
+
+/**
+ * The socket to use in place of `accepted`, which a server made with `pauseOnConnect`. `receive` takes each chunk; false: it still needs
+ * it, and has paused the socket. Otherwise the chunk is overwritten by the next one.
+ */
+export function receiveInto(accepted: Socket, receive: (chunk: Buffer) => boolean): Socket {
+  const inside: Inside = accepted as unknown as Inside;
+  const handle = inside._handle;
+  if (typeof handle?.useUserBuffer !== 'function') return receiveChunks(accepted, receive);
+  const buffer = Buffer.allocUnsafeSlow(receiveBytes);
+  const options: SocketConstructorOpts & Pick<ConnectOpts, 'onread'> & { handle: unknown } = {
+    handle,
+    allowHalfOpen: true,
+    onread: { buffer, callback: (bytes) => receive(buffer.subarray(0, bytes)) },
+  };
+  const socket = new Socket(options);
+  if ((socket as unknown as Inside)._handle !== handle) return receiveChunks(accepted, receive);
+  inside._handle = null;
+  // The server counts the one that it accepted.
+  socket.once('close', () => void accepted.destroy());
+  return socket;
+}
+
+function receiveChunks(socket: Socket, receive: (chunk: Buffer) => boolean): Socket {
+  socket.on('data', receive);
+  socket.resume();
+  return socket;
+}
