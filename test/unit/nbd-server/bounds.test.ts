@@ -240,13 +240,13 @@ test('while others wait, replies must be read at some pace', async (t) => {
   await answersStill(waiting);
   const data = waiting.read(0, payloadBytesMax);
   await answersStill(await open());
-  for (let round = 0; round < 3; round += 1) {
+  for (let round = 0; round < 4; round += 1) {
     const before = steady.answered.length;
     steady.socket.resume();
     await until(() => steady.answered.length >= before + 4, 'some replies');
     steady.socket.pause();
     await answersStill(await open());
-    await clock.advance((stallSecondsMax / 2) * 1000);
+    await clock.advance((contendedSecondsMax / 2) * 1000);
   }
   assert.equal((await data).length, payloadBytesMax);
   const faults = events.flatMap((event) => (event.type === 'disconnected' ? [event.fault?.slice(0, 9)] : []));

@@ -61,7 +61,7 @@ test('every request gives back the payload bytes and the buffers that it held, a
       const written = await client.request({ type: command.write, payload: Buffer.alloc(length) });
       assert.equal(written.error, fails ? 'EIO' : null);
       if (fails) out -= 1; // the payload of a write is the volume's, and this one keeps it when it fails
-      await until(() => budget.usedBytes === 0, 'the payload bytes are given back');
+      await until(() => budget.takenBytes === 0, 'the payload bytes are given back');
       await until(() => out === 0, 'the buffers are given back');
     }
   }
