@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import test, { type TestContext } from 'node:test';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { CheckedLoad, type LoadOptions } from '../support/checked-load.js';
+import { stopBetweenWrites } from '../support/process-state.js';
 import { type DiskServer, type Gateway, seededFile, startDiskServer, startGateway } from '../support/stack.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
@@ -79,7 +80,7 @@ for (const mode of modes) {
     const running = await load(t, gateway, disk);
     await running.progress(200);
     const hung = serverInUse(gateway, servers);
-    hung.program.signal('SIGSTOP');
+    await stopBetweenWrites(hung, gateway);
     await running.progress(500);
     assert.notEqual(serverInUse(gateway, servers), hung);
     hung.program.signal('SIGCONT');
@@ -103,7 +104,7 @@ for (const mode of modes) {
       assert.ok(victim !== undefined);
       const fault = ['kill', 'stop', 'hang'][randomInt(3)];
       if (fault === 'hang') {
-        victim.program.signal('SIGSTOP');
+        await stopBetweenWrites(victim, gateway);
         await running.progress(randomInt(1, 300));
         victim.program.signal('SIGCONT');
       } else {
