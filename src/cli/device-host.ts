@@ -7,7 +7,12 @@ import type { Clock } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import type { Gateway } from '../gateway/gateway.js';
 import { formatIdentifier } from '../kernel-device/identifier.js';
-import { blockBytes, KernelDevice, type KernelDeviceOptions } from '../kernel-device/kernel-device.js';
+import {
+  blockBytes,
+  type HandedSocket,
+  KernelDevice,
+  type KernelDeviceOptions,
+} from '../kernel-device/kernel-device.js';
 import { type Listed, listDevices, whileChoosing } from '../kernel-device/other-users.js';
 import { kernelTimeouts } from '../kernel-device/timeouts.js';
 import type { RecordedDevice } from '../kernel-device/volume-record.js';
@@ -31,6 +36,9 @@ export interface DeviceHostOptions {
 export class DeviceHost {
   readonly #given: DeviceHostOptions;
   #getting: Promise<KernelDevice> | undefined;
+  #device: KernelDevice | undefined;
+  /** After a takeover the kernel would first wait for what was in flight at the predecessor's death. */
+  #mayGrowAtMs = 0;
 
   constructor(options: DeviceHostOptions) {
     this.#given = options;
@@ -42,6 +50,7 @@ export class DeviceHost {
     const { device: left } = lineage;
     this.#getting = left === undefined ? this.#attach() : this.#takeOver(left);
     const device = await this.#getting;
+    this.#device = device;
     const { index, sizeBytes } = device;
     lineage.ledger.change({
       device: { index, sizeBytes, identifier: this.#identifier, connections: left?.connections ?? options.connections },
@@ -50,6 +59,35 @@ export class DeviceHost {
     if (failed.length > 0) log.line(`Warning: \`${device.path}\` could not be tuned: ${failed.join(', ')}.`);
     if (left !== undefined) log.line(`\`${device.path}\` is taken over from process ${lineage.former?.pid}.`);
     log.line(`NBD \`${device.path}\` is now attached.`);
+  }
+
+  /** Makes the device as large as the volume has become. Rejects with a `Failure`. */
+  async grow(sizeBytes: number): Promise<void> {
+    const device = this.#device;
+    const { clock, lineage, log } = this.#given;
+    const roundedBytes = roundDown(sizeBytes);
+    if (device === undefined || roundedBytes <= device.sizeBytes || clock.nowMs() < this.#mayGrowAtMs) return;
+    await device.grow(roundedBytes);
+    const { device: recorded } = lineage.ledger.current;
+    if (recorded !== undefined) lineage.ledger.change({ device: { ...recorded, sizeBytes: roundedBytes } });
+    log.line(`\`${device.path}\` has grown to ${roundedBytes} bytes.`);
+  }
+
+  /** Goes on with what a predecessor hands over. */
+  adopt({ index, sizeBytes, connections }: RecordedDevice, sockets: readonly HandedSocket[]): void {
+    const device = KernelDevice.adopt({ ...this.#deviceOptions(), connections }, sizeBytes, index, sockets);
+    this.#getting = Promise.resolve(device);
+    this.#device = device;
+  }
+
+  /** What a successor needs copies of. */
+  get descriptors(): number[] {
+    return this.#device?.descriptors ?? [];
+  }
+
+  /** Answers what has been read and serves nothing more. */
+  async handOver(): Promise<HandedSocket[]> {
+    return (await this.#device?.handOver()) ?? [];
   }
 
   /** Gives the device back to the kernel. */
@@ -69,9 +107,8 @@ export class DeviceHost {
     const { options, gateway, clock, log } = this.#given;
     await this.#clearLeftovers();
     const { sizeBytes } = gateway;
-    const blocks = Math.floor(sizeBytes / blockBytes);
-    if (blocks === 0) throw new Failure('unavailable', `A disk of ${sizeBytes} bytes is too small for a device.`);
-    const roundedBytes = blocks * blockBytes;
+    const roundedBytes = roundDown(sizeBytes);
+    if (roundedBytes === 0) throw new Failure('unavailable', `A disk of ${sizeBytes} bytes is too small for a device.`);
     if (roundedBytes !== sizeBytes) {
       log.line(`Warning: the device has ${roundedBytes} bytes: it has whole blocks of ${blockBytes} bytes only.`);
     }
@@ -86,6 +123,8 @@ export class DeviceHost {
         `\`/dev/nbd${index}\` has ${sizeBytes} bytes, and cannot be shrunk to ${wanted}.`,
       );
     }
+    const { clock, options } = this.#given;
+    this.#mayGrowAtMs = clock.nowMs() + 2 * kernelTimeouts(options).timeoutS * 1000;
     return KernelDevice.takeOver({ ...this.#deviceOptions(), connections }, sizeBytes, index);
   }
 
@@ -114,6 +153,10 @@ export class DeviceHost {
       timeouts: kernelTimeouts(options),
     };
   }
+}
+
+function roundDown(sizeBytes: number): number {
+  return sizeBytes - (sizeBytes % blockBytes);
 }
 
 function leakLine({ index, thread }: Listed): string {

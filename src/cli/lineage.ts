@@ -18,6 +18,8 @@ export interface LineageOptions {
   readonly isOnFile: boolean;
   /** A device is wanted: one that the predecessor left is taken over. */
   readonly attach: boolean;
+  /** The predecessor is alive and hands over: the file is its own until then, and it leaves nothing on its way (rule T6). */
+  readonly planned: boolean;
   readonly newSession: () => string;
   readonly bootTimeMs: () => number;
   readonly warn: (text: string) => void;
@@ -34,12 +36,12 @@ export class Lineage {
 
   private constructor(
     former: VolumeRecord | undefined,
-    { path, attach, newSession, bootTimeMs, warn }: LineageOptions,
+    { path, attach, planned, newSession, bootTimeMs, warn }: LineageOptions,
   ) {
     const nowMs = bootTimeMs();
     this.former = former;
     this.device = attach && former?.device !== undefined && isStillThere(former.device) ? former.device : undefined;
-    this.inherited = former && inheritanceOf(former, nowMs);
+    this.inherited = former && inheritanceOf(planned ? withoutLast(former) : former, nowMs);
     const record: VolumeRecord = {
       bootId: thisBoot(),
       pid: process.pid,
@@ -56,7 +58,7 @@ export class Lineage {
 
   static begin(options: LineageOptions): Lineage {
     const lineage = new Lineage(options.isOnFile ? loadRecord(options.path) : undefined, options);
-    if (options.isOnFile) lineage.ledger.keep();
+    if (options.isOnFile && !options.planned) lineage.ledger.keep();
     return lineage;
   }
 
@@ -79,6 +81,11 @@ function isStillThere({ index, identifier }: RecordedDevice): boolean {
   const found = connectedDevice(index);
   // Kernels before 5.14 keep no identifier: there the record alone tells.
   return found !== undefined && (found.identifier === identifier || found.identifier === '');
+}
+
+/** Its last server owes it no answer; those before may still be waited for. */
+function withoutLast(former: VolumeRecord): VolumeRecord {
+  return { ...former, unflushed: 'none', servers: former.servers.filter(({ leftAtMs }) => leftAtMs !== undefined) };
 }
 
 function inheritanceOf({ servers, unflushed }: VolumeRecord, nowMs: number): Inheritance {

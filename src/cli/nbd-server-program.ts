@@ -4,6 +4,9 @@
  *     starting ── lock, size known, sockets, device ──▶ serving ── SIGTERM, SIGINT ──▶ stopping ──▶ exit 0 (1: something is not durable)
  *         └── lock held by another, socket taken, no device ──▶ exit 1
  *
+ *
+ * A successor that is started by a hand-over (hand-over.ts) begins at `serving`; the one that hands over ends without touching anything.
+ *
  * Promise: a stop needs no server's consent; it takes one request time-out at the most (the last commit of write-back mode).
  */
 import { randomBytes } from 'node:crypto';
@@ -17,12 +20,15 @@ import { findDriver } from '../kernel-device/driver.js';
 import { type NbdEvent, NbdServer } from '../nbd-server/nbd-server.js';
 import type { NbdDriver } from '../linux/nbd-netlink.js';
 import { bootClock } from '../linux/boot-clock.js';
+import { notifyServiceManager } from '../linux/service-manager.js';
 import type { Log } from '../observability/log.js';
 import { DeviceHost } from './device-host.js';
+import { Predecessor, Successor } from './hand-over.js';
 import { Lineage } from './lineage.js';
 import { lineOf } from './nbd-server-lines.js';
 import type { NbdServerOptions } from './nbd-server-options.js';
 import { RunFiles } from './run-files.js';
+import { SizeWatch } from './size-watch.js';
 
 export interface NbdProgramOptions {
   readonly options: NbdServerOptions;
@@ -49,6 +55,9 @@ export class NbdServerProgram {
   #nbd: NbdServer | undefined;
   #host: DeviceHost | undefined;
   #started: Promise<void> = Promise.resolve();
+  #onSelected: () => void = () => {};
+  #sizeWatch: SizeWatch | undefined;
+  #handing = false;
   #stopping = false;
 
   constructor({ options, log, clock, exit }: NbdProgramOptions) {
@@ -69,26 +78,114 @@ export class NbdServerProgram {
     const options = this.#options;
     for (const warning of options.warnings) this.#log.line(`Warning: ${warning}.`);
     try {
+      const predecessor = Predecessor.find();
+      if (predecessor !== undefined) return await this.#succeed(predecessor);
       await this.#claim();
       if (this.#stopping) return;
       const driver = options.attach ? await findDriver() : undefined;
-      const lineage = this.#continueLineage(driver !== undefined);
+      const lineage = this.#continueLineage(driver !== undefined, false);
       const gateway = this.#connect(lineage);
       const sizeBytes = await gateway.whenSizeKnown();
       if (this.#stopping) return;
       if (options.deviceSizeBytes !== undefined) this.#log.line(`Device size: ${sizeBytes}.`);
       await this.#serve(gateway);
-      if (driver !== undefined) await this.#attach(driver, gateway, lineage);
+      if (driver !== undefined && !this.#stopping) {
+        this.#host = this.#makeHost(driver, gateway, lineage);
+        await this.#host.start();
+      }
+      this.#ready();
     } catch (error) {
       await this.#fail(asFailure(error).message);
     }
+  }
+
+  /** Gets ready, then takes the place of a process that serves. */
+  async #succeed(predecessor: Predecessor): Promise<void> {
+    const driver = this.#options.attach ? await findDriver() : undefined;
+    this.#files.adoptLock(predecessor.lock);
+    const lineage = this.#continueLineage(driver !== undefined, true);
+    const selected = new Promise<void>((resolve) => {
+      this.#onSelected = resolve;
+    });
+    const gateway = this.#connect(lineage);
+    const { device, sockets } = await predecessor.takeFrom(selected);
+    lineage.ledger.change({ device });
+    lineage.ledger.keep();
+    if (driver !== undefined && device !== undefined) {
+      this.#host = this.#makeHost(driver, gateway, lineage);
+      this.#host.adopt(device, sockets);
+      this.#log.line(`\`/dev/nbd${device.index}\` is taken over from process ${predecessor.pid}.`);
+      this.#log.line(`NBD \`/dev/nbd${device.index}\` is now attached.`);
+    }
+    this.#files.writePid();
+    await this.#serve(gateway);
+    this.#ready();
+  }
+
+  #ready(): void {
+    const gateway = this.#gateway;
+    // A size that was given is the size.
+    if (gateway !== undefined && this.#options.deviceSizeBytes === undefined) {
+      const growDevice = (sizeBytes: number) => this.#host?.grow(sizeBytes) ?? Promise.resolve();
+      this.#sizeWatch = new SizeWatch(gateway, this.#clock, (line) => this.#log.line(line), growDevice);
+    }
+    notifyServiceManager(`READY=1\nMAINPID=${process.pid}\n`, process.env['NOTIFY_SOCKET']);
+  }
+
+  /** Starts a successor and leaves the volume to it. If that fails, this process goes on. */
+  async handOver(): Promise<void> {
+    const gateway = this.#gateway;
+    const lock = this.#files.lockDescriptor;
+    if (this.#stopping || this.#handing || this.#nbd === undefined || gateway === undefined || lock === undefined) {
+      this.#log.line('SIGUSR2 received. There is nothing to hand over now.');
+      return;
+    }
+    this.#handing = true;
+    this.#log.line('SIGUSR2 received. Handing over to a successor...');
+    const successor = new Successor(lock, this.#host?.descriptors ?? []);
+    try {
+      await successor.whenReady(this.#clock);
+      await gateway.flush();
+    } catch (error) {
+      successor.dismiss();
+      this.#handing = false;
+      this.#log.line(`Not handed over: ${asFailure(error).message}. This process goes on.`);
+      return;
+    }
+    if (this.#stopping) successor.dismiss();
+    else await this.#leaveTo(successor, gateway);
+  }
+
+  /** Rule T6: everything that was sent is answered, and nothing more is sent. */
+  async #leaveTo(successor: Successor, gateway: Gateway): Promise<void> {
+    const beganMs = this.#clock.nowMs();
+    this.#stopping = true;
+    this.#sizeWatch?.end();
+    const sockets = (await this.#host?.handOver()) ?? [];
+    await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
+    await becomeQuiet(gateway, this.#clock);
+    await gateway.close();
+    try {
+      await successor.give({ device: this.#lineage?.ledger.current.device, sockets });
+    } catch (error) {
+      // As after a crash: whoever comes next takes the device over.
+      this.#log.line(
+        `Not handed over: ${asFailure(error).message}. The device waits for the next nbd-server of this name.`,
+      );
+      this.#exit(1);
+      return;
+    }
+    this.#log.line(`Handed over to process ${successor.pid} within ${Math.round(this.#clock.nowMs() - beganMs)} ms.`);
+    this.#exit(0);
   }
 
   /** Idempotent. */
   async stop(signal: 'SIGTERM' | 'SIGINT'): Promise<void> {
     if (this.#stopping) return;
     this.#stopping = true;
+    this.#sizeWatch?.end();
     this.#log.line(`${signal} received. Exiting server...`);
+    notifyServiceManager('STOPPING=1\n', process.env['NOTIFY_SOCKET']);
     await this.#host?.detach();
     const { undurableBytes, quiet } = (await this.#gateway?.close()) ?? { undurableBytes: 0, quiet: true };
     if (undurableBytes > 0) this.#log.line(`${undurableBytes} bytes of acknowledged writes are not durable.`);
@@ -119,11 +216,12 @@ export class NbdServerProgram {
   }
 
   /** The session of a predecessor that died is continued, a device that it left is looked for (failover rule T2). */
-  #continueLineage(attach: boolean): Lineage {
+  #continueLineage(attach: boolean, planned: boolean): Lineage {
     const lineage = Lineage.begin({
       path: this.#files.recordPath,
       isOnFile: this.#files.lockDescriptor !== undefined,
       attach,
+      planned,
       newSession: () => randomBytes(12).toString('hex'),
       bootTimeMs: () => bootClock.nowMs(),
       warn: (text) => this.#log.line(`Warning: ${text}`),
@@ -153,6 +251,7 @@ export class NbdServerProgram {
     });
     gateway.events.subscribe((event) => {
       this.#log.line(lineOf(event));
+      if (event.type === 'selected') this.#onSelected();
       if (event.type === 'inheritance-lost') void this.#giveUpDevice();
     });
     this.#gateway = gateway;
@@ -178,9 +277,8 @@ export class NbdServerProgram {
     this.#log.line(`NBD server ready on port ${port}.`);
   }
 
-  async #attach(driver: NbdDriver, gateway: Gateway, lineage: Lineage): Promise<void> {
-    if (this.#stopping) return;
-    this.#host = new DeviceHost({
+  #makeHost(driver: NbdDriver, gateway: Gateway, lineage: Lineage): DeviceHost {
+    return new DeviceHost({
       ...{ driver, lineage, gateway },
       options: this.#options,
       clock: this.#clock,
@@ -191,7 +289,6 @@ export class NbdServerProgram {
         void this.#fail('The device was disconnected by somebody else.');
       },
     });
-    await this.#host.start();
   }
 
   /** Failover rule T5: what a filesystem on it relies on is gone, so it must not go on. */
@@ -220,4 +317,17 @@ export class NbdServerProgram {
       this.#log.line(`Client ${event.client} disconnected: ${event.fault}.`);
     } else if (verbose) this.#log.line(`Client ${event.client} ${event.type}.`);
   }
+}
+
+const quietCheckPeriodMs = 2;
+
+/** Everything that was acknowledged is durable, and nothing is on its way. Does not end before that. */
+async function becomeQuiet(gateway: Gateway, clock: Clock): Promise<void> {
+  while (!gateway.isIdle) await sleep(clock, quietCheckPeriodMs);
+  const flushed = () =>
+    gateway.flush().then(
+      () => true,
+      () => false,
+    );
+  while (!(await flushed()));
 }

@@ -25,6 +25,7 @@ export async function main(args: readonly string[]): Promise<void> {
   };
   const program = new NbdServerProgram({ options, log, clock: systemClock, exit });
   process.on('SIGTERM', () => void program.stop('SIGTERM'));
+  process.on('SIGUSR2', () => void program.handOver());
   process.on('SIGINT', () => void program.stop('SIGINT'));
   // The clock's timers keep no process alive, and while no server is found there is nothing else that would.
   setInterval(() => {}, 2 ** 30);

@@ -167,9 +167,32 @@ export class Gateway implements Volume {
       const limit = new Promise<void>((resolve) => void clock.after(requestTimeoutMs, resolve));
       await Promise.race([this.#commit().catch(asFailure), limit]);
     }
-    const quiet = this.#pool.pending === 0;
+    const quiet = this.isIdle;
     this.#pool.close();
     return { undurableBytes: retention?.retainedBytes ?? 0, quiet };
+  }
+
+  /**
+   * Asks the server in use how large its disk is now. Undefined: no server is in use or it does not say; only servers with sessions are
+   * asked, an old one may have to end something else for it.
+   */
+  async measure(): Promise<number | undefined> {
+    const before = this.#pool.current;
+    if (before?.instance === undefined) return undefined;
+    const probe = await before.backend.probe().catch(asFailure);
+    if (probe instanceof Failure || probe.description.instance !== before.instance) return undefined;
+    return this.#pool.current === before ? probe.description.sizeBytes : undefined;
+  }
+
+  /** The volume is this large from now on. Servers with smaller disks are not used any more. */
+  grow(sizeBytes: number): void {
+    assert(sizeBytes >= this.sizeBytes, 'a volume does not shrink');
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** No request is unanswered: nothing that was sent can still land (rule G4). */
+  get isIdle(): boolean {
+    return this.#pool.pending === 0;
   }
 
   #giveUpAtMs(): number {

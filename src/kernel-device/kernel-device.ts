@@ -129,6 +129,7 @@ export class KernelDevice {
     const device = new KernelDevice(options, sizeBytes);
     device.#index = index;
     for (const { fd, received } of sockets) device.#serve(fd, received);
+    void device.#replaceUntilWhole();
     return device;
   }
 

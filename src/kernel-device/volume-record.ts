@@ -133,8 +133,9 @@ export class VolumeLedger implements Ledger {
     if (this.#kept) this.#save();
   }
 
-  /** Nobody needs to take anything over. */
+  /** Nobody needs to take anything over. Does nothing to a file that is not ours yet. */
   remove(): void {
+    if (!this.#kept) return;
     this.#kept = false;
     rmSync(this.#path, { force: true });
   }

@@ -10,6 +10,7 @@ import { type CaseContext, type MachineCase, machineCases } from './cases.js';
 import { kernelComplaints } from './kernel-log.js';
 import './machine.js';
 import './attach.js';
+import './changes.js';
 import './filesystems.js';
 import './takeover.js';
 

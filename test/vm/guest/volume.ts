@@ -15,7 +15,10 @@ export class Program {
   readonly child: ChildProcess;
   output = '';
   #waiting: (() => void)[] = [];
+  /** The process's exit code or signal. */
   readonly ended: Promise<number | NodeJS.Signals>;
+  /** Nobody has its streams open any more, successors included. */
+  readonly closed: Promise<void>;
 
   constructor(name: string, args: readonly string[], ownGroup = false) {
     this.child = spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], detached: ownGroup });
@@ -25,8 +28,9 @@ export class Program {
         this.#wake();
       });
     }
+    this.closed = new Promise((resolve) => void this.child.on('close', () => resolve()));
     this.ended = new Promise((resolve) => {
-      this.child.on('close', (code, signal) => {
+      this.child.on('exit', (code, signal) => {
         resolve(code ?? signal ?? 'SIGKILL');
         this.#wake();
       });
@@ -46,6 +50,18 @@ export class Program {
         if (match !== null) return match;
       }
       if (!this.isRunning || performance.now() > endMs) throw new Error(`no line ${pattern} in:\n${this.output}`);
+      await this.#change(endMs - performance.now());
+    }
+  }
+
+  /** The `count`th match in the output so far or to come, also of successors that write to the same streams. */
+  async nth(pattern: RegExp, count: number, limitMs = waitMs): Promise<RegExpExecArray> {
+    const endMs = performance.now() + limitMs;
+    const global = new RegExp(pattern, 'g');
+    for (;;) {
+      const match = [...this.output.matchAll(global)][count - 1];
+      if (match !== undefined) return match;
+      if (performance.now() > endMs) throw new Error(`no ${count} times ${pattern} in:\n${this.output}`);
       await this.#change(endMs - performance.now());
     }
   }
@@ -135,7 +151,12 @@ export function launchGateway(context: CaseContext, urls: readonly string[], opt
   const socketPath = options.socketPath ?? join(temporaryFolder(context), 'socket');
   const args = ['--socket-path', socketPath, '--nbd-name', name, '--urls', urls.join(','), ...(options.args ?? [])];
   const program = new Program('nbd-server', args, options.ownGroup);
-  context.after(() => program.stop());
+  context.after(async () => {
+    await program.stop();
+    // A successor that it handed over to.
+    const pidFile = `/run/nbd-${name}.pid`;
+    if (existsSync(pidFile)) process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
+  });
   return { program, name, socketPath };
 }
 
@@ -164,4 +185,9 @@ export function queueSetting(device: string, name: string): string {
 
 export function listDevices(): string {
   return execFileSync(join(bin, 'nbd-server'), ['--list-devices'], { encoding: 'utf8' });
+}
+
+/** The process that serves the volume now. */
+export function pidOf({ name }: Gateway): number {
+  return Number(readFileSync(`/run/nbd-${name}.pid`, 'utf8'));
 }
