@@ -106,7 +106,7 @@ export class Predecessor {
   static find(): Predecessor | undefined {
     const count = process.env[variable];
     delete process.env[variable];
-    return count === undefined || process.send === undefined ? undefined : new Predecessor(Number(count));
+    return count === undefined ? undefined : new Predecessor(Number(count));
   }
 
   private constructor(socketCount: number) {
@@ -115,7 +115,9 @@ export class Predecessor {
     for (let place = 0; place < socketCount; place++) closeOnExec(firstSocketPlace + place);
     this.#legacy = new Promise((resolve, reject) => {
       process.once('message', (message) => resolve(this.#unpack(message as YoursMessage)));
-      process.once('disconnect', () => reject(new Failure('unavailable', 'The predecessor has gone on without us.')));
+      const gone = () => reject(new Failure('unavailable', 'The predecessor has not handed over.'));
+      process.once('disconnect', gone);
+      if (!process.connected) gone();
     });
     this.#legacy.catch(() => {});
   }
