@@ -1,5 +1,5 @@
 /**
- * The kernel's network block devices, through generic netlink (Linux, include/uapi/linux/nbd-netlink.h and nbd.h; from 4.10 on).
+ * The kernel's network block devices, through generic netlink (Linux, include/uapi/linux/nbd-netlink.h and nbd.h; from 4.12 on).
  * Each command runs on a thread of the pool, and may take as long as another command, of anybody on this machine, is stuck.
  */
 import { SystemError } from './errno.js';

@@ -12,6 +12,7 @@ import {
   leftovers,
   listDevices,
   mebibyte,
+  sizeOf,
   startGateway,
   startServer,
   temporaryFolder,
@@ -27,7 +28,7 @@ machineCase(
     const startMs = performance.now();
     const gateway = await startGateway(context, [unreachable], { args: ['--device-size', '4M'] });
     context.note(`attached after ${Math.round(performance.now() - startMs)} ms`);
-    assert.equal(await run('blockdev', ['--getsize64', gateway.device]), `${4 * mebibyte}\n`);
+    assert.equal(sizeOf(gateway.device), 4 * mebibyte);
     assert.ok(existsSync(gateway.socketPath));
     const stopMs = performance.now();
     assert.equal(await gateway.program.stop(), 0);
@@ -127,6 +128,6 @@ machineCase('a leaked device is found and cleared at the next start; a foreign o
 
 machineCase('a size that is no multiple of 512 is rounded down, with one warning', async (context) => {
   const gateway = await startGateway(context, [unreachable], { args: ['--device-size', '1048999'] });
-  assert.equal(await run('blockdev', ['--getsize64', gateway.device]), '1048576\n');
+  assert.equal(sizeOf(gateway.device), 1_048_576);
   assert.equal(gateway.program.output.split('\n').filter((line) => line.includes('Warning')).length, 1);
 });

@@ -12,6 +12,8 @@ import './machine.js';
 import './attach.js';
 import './changes.js';
 import './filesystems.js';
+import './sharing.js';
+import './storage-manager.js';
 import './takeover.js';
 
 const port = openSync('/dev/vport0p1', 'w');

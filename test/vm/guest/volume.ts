@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CaseContext } from './cases.js';
 
-const bin = fileURLToPath(new URL('../../../../bin/', import.meta.url));
+export const bin = fileURLToPath(new URL('../../../../bin/', import.meta.url));
 export const mebibyte = 1024 * 1024;
 
 /** Everything is many times slower in the machine. */
@@ -20,8 +20,17 @@ export class Program {
   /** Nobody has its streams open any more, successors included. */
   readonly closed: Promise<void>;
 
-  constructor(name: string, args: readonly string[], ownGroup = false) {
-    this.child = spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], detached: ownGroup });
+  /** One of ours, from bin/. */
+  static start(name: string, args: readonly string[]): Program {
+    return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+  }
+
+  static of(child: ChildProcess): Program {
+    return new Program(child);
+  }
+
+  private constructor(child: ChildProcess) {
+    this.child = child;
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
         this.output += text;
@@ -118,11 +127,11 @@ export interface Server {
 export async function startServer(
   context: CaseContext,
   disk: string,
-  options: { readonly port?: number; readonly ownGroup?: boolean; readonly args?: readonly string[] } = {},
+  options: { readonly port?: number; readonly args?: readonly string[] } = {},
 ): Promise<Server> {
   const port = options.port ?? nextPort++;
   const args = ['--disk', disk, '--ip', '127.0.0.1', '--port', String(port), ...(options.args ?? [])];
-  const program = new Program('http-disk-server', args, options.ownGroup);
+  const program = Program.start('http-disk-server', args);
   context.after(() => program.kill());
   await program.line(/Server ready!$/);
   return { program, port, url: `http://127.0.0.1:${port}` };
@@ -142,7 +151,6 @@ export interface GatewayOptions {
   readonly name?: string;
   readonly socketPath?: string;
   readonly args?: readonly string[];
-  readonly ownGroup?: boolean;
 }
 
 /** The program alone: what it attaches is taken away at the end of the case. */
@@ -150,7 +158,7 @@ export function launchGateway(context: CaseContext, urls: readonly string[], opt
   const name = options.name ?? `case-${nextName++}`;
   const socketPath = options.socketPath ?? join(temporaryFolder(context), 'socket');
   const args = ['--socket-path', socketPath, '--nbd-name', name, '--urls', urls.join(','), ...(options.args ?? [])];
-  const program = new Program('nbd-server', args, options.ownGroup);
+  const program = Program.start('nbd-server', args);
   context.after(async () => {
     await program.stop();
     // A successor that it handed over to.
@@ -190,4 +198,9 @@ export function listDevices(): string {
 /** The process that serves the volume now. */
 export function pidOf({ name }: Gateway): number {
   return Number(readFileSync(`/run/nbd-${name}.pid`, 'utf8'));
+}
+
+/** Without opening it: the kernel would look for partitions, and wait for a server. */
+export function sizeOf(device: string): number {
+  return 512 * Number(readFileSync(`/sys/block/${device.replace('/dev/', '')}/size`, 'utf8'));
 }
