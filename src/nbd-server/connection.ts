@@ -49,7 +49,6 @@ export class Connection {
   readonly #onClosed: (fault: string | undefined) => void;
   #state: State;
   #fault: string | undefined;
-  #paused = false;
 
   /** `agreement`: already connected and agreed, as the kernel's sockets are; undefined: begins with the handshake. */
   constructor(
@@ -72,12 +71,11 @@ export class Connection {
     socket.write(encodeGreeting());
   }
 
-  /** Takes what came from the socket. False: the flow is paused, and the chunk must not change until it goes on. */
-  receive(chunk: Buffer): boolean {
+  /** Takes what came from the socket. If the flow is paused then, the chunk must not change until it goes on. */
+  receive(chunk: Buffer): void {
     const state = this.#state;
     if (state.at === 'transmission') state.transmission.push(chunk);
     else if (state.at === 'negotiating') this.#negotiate(state, chunk);
-    return !this.#paused;
   }
 
   /** To be called once a second: ends the connection if the client takes too long. */
@@ -151,16 +149,7 @@ export class Connection {
       buffers,
       budget,
       agreement,
-      flow: {
-        pause: () => {
-          this.#paused = true;
-          socket.pause();
-        },
-        resume: () => {
-          this.#paused = false;
-          socket.resume();
-        },
-      },
+      flow: { pause: () => void socket.pause(), resume: () => void socket.resume() },
       onOver: (fault) => this.#close(fault),
     });
     return { at: 'transmission', transmission, seconds: 0, movedBytes: 0 };

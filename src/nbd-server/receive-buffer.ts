@@ -14,10 +14,10 @@ interface Inside {
 }
 
 /**
- * The socket to use in place of `accepted`, which a server made with `pauseOnConnect`. `receive` takes each chunk; false: it still needs
- * it, and has paused the socket. Otherwise the chunk is overwritten by the next one.
+ * The socket to use in place of `accepted`, which a server made with `pauseOnConnect`. `receive` takes each chunk, which the next one
+ * overwrites: who needs it for longer pauses the socket.
  */
-export function receiveInto(accepted: Socket, receive: (chunk: Buffer) => boolean): Socket {
+export function receiveInto(accepted: Socket, receive: (chunk: Buffer) => void): Socket {
   const inside: Inside = accepted as unknown as Inside;
   const handle = inside._handle;
   if (typeof handle?.useUserBuffer !== 'function') return receiveChunks(accepted, receive);
@@ -25,17 +25,23 @@ export function receiveInto(accepted: Socket, receive: (chunk: Buffer) => boolea
   const options: SocketConstructorOpts & Pick<ConnectOpts, 'onread'> & { handle: unknown } = {
     handle,
     allowHalfOpen: true,
-    onread: { buffer, callback: (bytes) => receive(buffer.subarray(0, bytes)) },
+    onread: {
+      buffer,
+      callback: (bytes) => {
+        receive(buffer.subarray(0, bytes));
+        return true;
+      },
+    },
   };
   const socket = new Socket(options);
   if ((socket as unknown as Inside)._handle !== handle) return receiveChunks(accepted, receive);
-  inside._handle = null;
+  inside._handle = null; // or it would be closed twice
   // The server counts the one that it accepted.
   socket.once('close', () => void accepted.destroy());
   return socket;
 }
 
-function receiveChunks(socket: Socket, receive: (chunk: Buffer) => boolean): Socket {
+function receiveChunks(socket: Socket, receive: (chunk: Buffer) => void): Socket {
   socket.on('data', receive);
   socket.resume();
   return socket;
