@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { freePort, start, type Started } from './process.js';
 
 interface Role {
@@ -113,7 +114,10 @@ export async function startDiskServer(image: string): Promise<{ url: string; por
   const port = await freePort();
   const args = ['--disk', image, '--ip', '127.0.0.1', '--port', String(port)];
   const process = await start(diskServer, args, { host: '127.0.0.1', port });
-  return { url: `http://127.0.0.1:${port}`, port, process };
+  const url = `http://127.0.0.1:${port}`;
+  // It listens before the disk is open, and answers 503 until then.
+  while ((await fetch(url, { method: 'HEAD' })).status === 503) await delay(10);
+  return { url, port, process };
 }
 
 async function startOurs(image: string, folder: string, options: readonly string[]): Promise<Setup> {

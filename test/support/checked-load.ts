@@ -20,6 +20,7 @@ export interface LoadOptions {
 }
 
 const blockBytes = 4096;
+const rememberedWritesMax = 4096;
 const waitMs = 60_000;
 
 export class CheckedLoad {
@@ -30,6 +31,8 @@ export class CheckedLoad {
   readonly #options: LoadOptions;
   /** What each block may read as. */
   readonly #model: Buffer[][];
+  /** The latest writes, the newest first: to tell what came back. */
+  readonly #written: { readonly block: number; readonly bytes: Buffer }[] = [];
   readonly #workers: Promise<void>[];
   #stopped = false;
   #failure: Error | undefined;
@@ -98,6 +101,8 @@ export class CheckedLoad {
     const bytes = randomBytes(blockBytes);
     const before = this.#model[block] ?? [];
     this.#model[block] = [...before, bytes];
+    this.#written.unshift({ block, bytes });
+    this.#written.splice(rememberedWritesMax);
     await this.#client.write(block * blockBytes, bytes);
     this.#model[block] = [bytes];
   }
@@ -106,10 +111,16 @@ export class CheckedLoad {
     const read = await this.#client.read(block * blockBytes, blockBytes);
     const allowed = this.#model[block] ?? [];
     const found = allowed.find((bytes) => bytes.equals(read));
-    assert.ok(found !== undefined, `block ${block} does not hold what was last written to it`);
+    assert.ok(found !== undefined, this.#describe(block, read));
     // Once it was seen, it must stay so.
     this.#model[block] = [found];
     return read;
+  }
+
+  #describe(block: number, read: Buffer): string {
+    const age = this.#written.filter((write) => write.block === block).findIndex(({ bytes }) => bytes.equals(read));
+    const what = age < 0 ? 'bytes that nobody wrote lately' : `the bytes of an older write, ${age} writes ago`;
+    return `block ${block} does not hold what was last written to it, but ${what}`;
   }
 
   #rethrow(): void {
