@@ -7,8 +7,11 @@ import { mount } from './filesystems.js';
 import { FsyncLoad } from './fsync-load.js';
 import { diskImage, type Gateway, leftovers, mebibyte, type Server, startGateway, startServer } from './volume.js';
 
-/** Short, because what was in flight at the kill is sent again only after the kernel's time-out: 6 + 2 × 2 + 2 s. */
-const times = ['--request-timeout', '2s', '--io-timeout', '6s', '--connections', '2'];
+/**
+ * Short, because what was in flight at the kill is sent again only after the kernel's time-out (12 + 2 × 3 + 2 s); long enough for
+ * programs that are thirty times slower than outside.
+ */
+const times = ['--request-timeout', '3s', '--io-timeout', '12s', '--connections', '2'];
 
 async function mountedVolume(context: CaseContext, urls: readonly string[], args: readonly string[] = []) {
   const first = await startGateway(context, urls, { args: [...times, ...args] });
