@@ -8,7 +8,7 @@ import { blockBytes, stampBlock } from '../support/stamped-block.js';
 
 const blocks = 64;
 const killsEach = 10;
-const hangsEach = 2;
+const hangsEach = 3;
 
 type Request = (client: NbdClient) => Promise<unknown>;
 
