@@ -9,12 +9,13 @@ const layers = {
   nbd: ['base'],
   'http-disk': ['base'],
   linux: ['base'],
+  sockets: [],
   disk: ['base', 'linux'],
-  'disk-server': ['base', 'linux', 'http-disk', 'disk'],
+  'disk-server': ['base', 'linux', 'sockets', 'http-disk', 'disk'],
   gateway: ['base', 'http-disk'],
   // The HTTP client implements the gateway's Backend.
   'http-client': ['base', 'linux', 'http-disk', 'gateway/backend.ts'],
-  'nbd-server': ['base', 'linux', 'nbd'],
+  'nbd-server': ['base', 'linux', 'sockets', 'nbd'],
   // Keeps the gateway's ledger in a file: of that layer it sees this one interface.
   'kernel-device': ['base', 'linux', 'nbd', 'nbd-server', 'gateway/ledger.ts'],
   observability: ['base', 'nbd', 'http-disk', 'linux', 'disk', 'disk-server', 'gateway', 'http-client', 'nbd-server'],

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Contender, Setup } from './contenders.js';
 import { fio } from './fio.js';
+import { settle } from './image.js';
 import { residentBytes } from './process.js';
 import type { Workload } from './workloads.js';
 
@@ -41,6 +42,7 @@ export async function endure(contender: Contender, plan: EndurancePlan): Promise
   const setup = await contender.start(plan.image, folder);
   try {
     const memory = await memoryAfter(setup, plan);
+    await settle(plan.image);
     const alone = await fio(setup.uri, plan.single.job, plan.imageBytes, { seconds: plan.seconds });
     // The stream starts first and ends last.
     const stream = fio(setup.uri, plan.stream.job, plan.imageBytes, { seconds: plan.seconds + 2 });

@@ -2,14 +2,14 @@
  * `npm run bench`: our programs and their peers, side by side on this machine. Times are not judged here (the exit code
  * says only whether everything ran); the tables are.
  */
-import { createCipheriv } from 'node:crypto';
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, cpus, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type Contender, contenders, findProgram, startDiskServer } from './contenders.js';
 import { endure } from './endurance.js';
 import { type ClientRow, compareClients } from './http-clients.js';
+import { makeImage } from './image.js';
 import { measure } from './measure.js';
 import { stopAll } from './process.js';
 import { formatClients, formatEndurance, formatLegend, formatRows, formatVerdicts, verdicts } from './report.js';
@@ -57,17 +57,6 @@ function workload(name: string): Workload {
   const found = workloads.find((candidate) => candidate.name === name);
   if (found === undefined) throw new Error(`no workload ${name}`);
   return found;
-}
-
-/** Incompressible, all of it in the page cache and on the disk. */
-async function makeImage(path: string, sizeBytes: number): Promise<void> {
-  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16), Buffer.alloc(16));
-  const zeroes = Buffer.alloc(mebibyte);
-  const file = await open(path, 'w');
-  for (let written = 0; written < sizeBytes; written += mebibyte) await file.write(cipher.update(zeroes));
-  await file.sync();
-  await file.close();
-  await readFile(path).catch(() => undefined); // Larger than a buffer may be: it is in the cache anyway.
 }
 
 async function bench(folder: string): Promise<void> {

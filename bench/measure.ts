@@ -2,10 +2,11 @@
  * Rounds: each contender in turn (A B C A B C …), fresh processes each time, so that what the machine does meanwhile hits
  * all of them alike. What is reported is the median over the rounds.
  */
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Contender } from './contenders.js';
 import { fio, type Measured } from './fio.js';
+import { settle } from './image.js';
 import { median } from './median.js';
 import { cpuSeconds, peakBytes } from './process.js';
 import type { Workload } from './workloads.js';
@@ -43,7 +44,8 @@ export interface Row {
   readonly rounds: readonly number[];
 }
 
-const warmUpSeconds = 0.4;
+/** A runtime that compiles while it runs is measured as it is after a while: all contenders get the same time for it. */
+const warmUpSeconds = 3;
 
 export async function measure(plan: Plan, progress: (text: string) => void): Promise<Row[]> {
   const rows: Row[] = [];
@@ -63,11 +65,11 @@ export async function measure(plan: Plan, progress: (text: string) => void): Pro
 }
 
 async function measureOnce(plan: Plan, workload: Workload, contender: Contender): Promise<Sample> {
-  await settle(plan.image);
   const folder = await mkdtemp(join(plan.folder, 'run-'));
   const setup = await contender.start(plan.image, folder);
   try {
     await fio(setup.uri, workload.job, plan.imageBytes, { seconds: Math.min(warmUpSeconds, plan.seconds) });
+    await settle(plan.image);
     const cpuBefore = totalCpuSeconds(setup.roles);
     const measured = await fio(setup.uri, workload.job, plan.imageBytes, { seconds: plan.seconds });
     const cpu = totalCpuSeconds(setup.roles) - cpuBefore;
@@ -81,13 +83,6 @@ async function measureOnce(plan: Plan, workload: Workload, contender: Contender)
     for (const role of setup.roles) await role.process.stop();
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-/** Nobody pays for the dirty pages of the one before. */
-async function settle(image: string): Promise<void> {
-  const file = await open(image, 'r+');
-  await file.sync();
-  await file.close();
 }
 
 function totalCpuSeconds(roles: readonly { readonly process: { readonly pid: number } }[]): number {

@@ -73,7 +73,6 @@ export class Connection implements Pumped {
       settled: () => this.#settled(),
       changed: () => front.schedule(this),
     });
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('end', () => this.#onEnd());
     socket.on('close', () => this.#onClose());
     // 'close' follows; what a peer does to its connection is nobody else's concern.
@@ -102,12 +101,14 @@ export class Connection implements Pumped {
     this.#throttle();
   }
 
-  #onData(chunk: Buffer): void {
+  /** Takes what has come; it may be overwritten afterwards. */
+  receive(chunk: Buffer): void {
     this.#input.move();
     this.#quiet.move();
     if (this.#intake.at === 'closed') return;
     this.#reader.push(chunk);
     this.pump();
+    this.#reader.keepRest();
   }
 
   /** The client sends nothing more: what it has asked for it gets, what it has begun to ask is void. */

@@ -15,6 +15,7 @@ import type { Clock, Timer } from '../base/clock.js';
 import { bodyBytesMax } from '../http-disk/request-codec.js';
 import type { Access } from './access-log.js';
 import { ByteBudget } from '../base/byte-budget.js';
+import { receiveInto } from '../sockets/receive-buffer.js';
 import { Connection } from './connection.js';
 import type { DiskServer } from './disk-server.js';
 import { defaultFrontLimits, type Front, type FrontLimits, type Pumped } from './front.js';
@@ -36,6 +37,8 @@ export interface ListenOptions {
 /** Kept for the next requests: enough for a stream of large ones. */
 const idlePoolBytesMax = 12 * 1024 * 1024;
 const keepAliveProbeMs = 30_000;
+/** What one receive call can take. */
+const receiveBytes = 256 * 1024;
 
 export class HttpBinding {
   /** One for each answer. */
@@ -47,6 +50,8 @@ export class HttpBinding {
   /** Those that are idle come in the order in which they were last found busy. */
   readonly #connections = new Set<Connection>();
   readonly #due = new Set<Pumped>();
+  /** Shared: a connection keeps nothing of it. */
+  readonly #received = Buffer.allocUnsafeSlow(receiveBytes);
   #dateLine = '';
   #sweepTimer: Timer | undefined;
 
@@ -65,7 +70,10 @@ export class HttpBinding {
       schedule: (connection) => this.#schedule(connection),
     };
     this.#server = createServer(
-      { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveProbeMs },
+      {
+        ...{ allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveProbeMs },
+        pauseOnConnect: true,
+      },
       (socket) => this.#accept(socket),
     );
   }
@@ -122,11 +130,12 @@ export class HttpBinding {
     });
   }
 
-  #accept(socket: Socket): void {
+  #accept(accepted: Socket): void {
     if (this.#connections.size >= this.#limits.connectionsMax && !this.#evictIdle()) {
-      socket.destroy();
+      accepted.destroy();
       return;
     }
+    const socket = receiveInto(accepted, this.#received, (chunk) => connection.receive(chunk));
     const connection: Connection = new Connection(socket, this.#front, () => this.#connections.delete(connection));
     this.#connections.add(connection);
   }

@@ -44,9 +44,13 @@ export class RequestReader {
   #state: State = inHead;
   /** How much of the input has been searched for the end of the head. */
   #searched = 0;
+  /** The input is the chunk itself, not a copy. */
+  #isBorrowed = false;
 
+  /** Takes a chunk, which must not change until {@link next} has found nothing more in it or {@link keepRest} was called. */
   push(chunk: Buffer): void {
     const rest = this.#input.length - this.#at;
+    this.#isBorrowed = rest === 0;
     this.#input = rest === 0 ? chunk : Buffer.concat([this.#input.subarray(this.#at), chunk]);
     this.#searched = Math.max(0, this.#searched - this.#at);
     this.#at = 0;
@@ -65,8 +69,17 @@ export class RequestReader {
   /** The next event; undefined: more bytes are needed. After `malformed` there is none. */
   next(): RequestEvent | undefined {
     const event = this.#step();
-    if (event === undefined) this.#keepRest();
+    if (event === undefined) this.keepRest();
     return event;
+  }
+
+  /** Copies what was pushed and has not been read: from now on the chunk may be overwritten. */
+  keepRest(): void {
+    if (!this.#isBorrowed) return;
+    this.#isBorrowed = false;
+    this.#input = this.#at === this.#input.length ? nothing : Buffer.from(this.#input.subarray(this.#at));
+    this.#searched = Math.max(0, this.#searched - this.#at);
+    this.#at = 0;
   }
 
   #step(): RequestEvent | undefined {
@@ -179,13 +192,6 @@ export class RequestReader {
   #broken(problem: MalformedRequest): RequestEvent {
     this.#state = { at: 'broken' };
     return { at: 'malformed', problem };
-  }
-
-  /** What is left is copied: it is small, and must not keep the whole chunk that it came in. */
-  #keepRest(): void {
-    this.#input = this.#at === this.#input.length ? nothing : Buffer.from(this.#input.subarray(this.#at));
-    this.#searched = Math.max(0, this.#searched - this.#at);
-    this.#at = 0;
   }
 }
 

@@ -12,8 +12,8 @@ import type { Clock, Timer } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import type { Volume } from '../base/volume.js';
 import { ByteBudget } from '../base/byte-budget.js';
+import { receiveInto } from '../sockets/receive-buffer.js';
 import { Connection, type ConnectionContext } from './connection.js';
-import { receiveInto } from './receive-buffer.js';
 
 export interface NbdServerOptions {
   readonly clock: Clock;
@@ -29,6 +29,8 @@ export type NbdEvent =
   | { readonly type: 'disconnected'; readonly client: string; readonly fault: string | undefined }
   | { readonly type: 'refused'; readonly client: string; readonly reason: string };
 
+/** What one receive call can take. */
+const receiveBytes = 128 * 1024;
 /** Payload bytes in flight, of all clients together. */
 const payloadBytesInFlightMax = 112 * 1024 * 1024;
 /** How much of that is kept for small requests: large ones that stall cannot shut them out. */
@@ -124,7 +126,9 @@ export class NbdServer {
       accepted.destroy();
       return;
     }
-    const socket = receiveInto(accepted, (chunk) => connection.receive(chunk));
+    // Of its own: what a paused connection has not consumed stays in it.
+    const buffer = Buffer.allocUnsafeSlow(receiveBytes);
+    const socket = receiveInto(accepted, buffer, (chunk) => connection.receive(chunk));
     const connection = new Connection(socket, this.#context, (fault) => {
       this.#connections.delete(connection);
       this.events.publish({ type: 'disconnected', client, fault });

@@ -3,9 +3,9 @@ import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import test from 'node:test';
-import { receiveInto } from '../../../src/nbd-server/receive-buffer.js';
+import { receiveInto } from '../../../src/sockets/receive-buffer.js';
 import { temporaryFolder } from '../../support/processes.js';
-import { until } from './harness.js';
+import { until } from '../nbd-server/harness.js';
 
 test('chunks of an accepted socket come in one buffer, in order and whole, and stop when they are not wanted', async (t) => {
   const path = join(temporaryFolder(t), 'socket');
@@ -16,7 +16,7 @@ test('chunks of an accepted socket come in one buffer, in order and whole, and s
   let stopAtBytes = 300_000;
   let socket: Socket | undefined;
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (accepted) => {
-    socket = receiveInto(accepted, (chunk) => {
+    socket = receiveInto(accepted, Buffer.alloc(65_536), (chunk) => {
       received.push(Buffer.from(chunk));
       memory.add(chunk.buffer);
       receivedBytes += chunk.length;
@@ -47,7 +47,7 @@ test('a socket that has nothing inside to move is received from the ordinary way
   const stream = new PassThrough();
   stream.pause();
   const received: Buffer[] = [];
-  const socket = receiveInto(stream as unknown as Socket, (chunk) => void received.push(chunk));
+  const socket = receiveInto(stream as unknown as Socket, Buffer.alloc(16), (chunk) => void received.push(chunk));
   assert.equal(socket, stream);
   stream.write('abc');
   await until(() => received.length > 0, 'a chunk');

@@ -1,12 +1,10 @@
 /**
- * Receives from an accepted socket into one buffer that is used again and again, where Node would make one for each chunk: a third less
+ * Receives from an accepted socket into a buffer that is used again and again, where Node would make one for each chunk: a third less
  * CPU time for large payloads. Node has this (`onread`) for sockets that connect, not for those that a server accepts, so the handle
  * moves from the accepted socket to one made here.
  * Promise: should Node not be as expected inside, it is received the ordinary way.
  */
 import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
-
-const receiveBytes = 128 * 1024;
 
 /** What Node's sockets have inside. */
 interface Inside {
@@ -14,14 +12,13 @@ interface Inside {
 }
 
 /**
- * The socket to use in place of `accepted`, which a server made with `pauseOnConnect`. `receive` takes each chunk, which the next one
- * overwrites: who needs it for longer pauses the socket.
+ * The socket to use in place of `accepted`, which a server made with `pauseOnConnect`. `receive` takes each chunk, which lies in `buffer`
+ * and is overwritten by the next one: of this socket, which can be paused, and of every other that receives into the same buffer.
  */
-export function receiveInto(accepted: Socket, receive: (chunk: Buffer) => void): Socket {
+export function receiveInto(accepted: Socket, buffer: Buffer, receive: (chunk: Buffer) => void): Socket {
   const inside: Inside = accepted as unknown as Inside;
   const handle = inside._handle;
   if (typeof handle?.useUserBuffer !== 'function') return receiveChunks(accepted, receive);
-  const buffer = Buffer.allocUnsafeSlow(receiveBytes);
   const options: SocketConstructorOpts & Pick<ConnectOpts, 'onread'> & { handle: unknown } = {
     handle,
     allowHalfOpen: true,
