@@ -13,6 +13,7 @@ import './attach.js';
 import './changes.js';
 import './filesystems.js';
 import './sharing.js';
+import './slow-disk.js';
 import './storage-manager.js';
 import './takeover.js';
 

@@ -21,8 +21,9 @@ export class Program {
   readonly closed: Promise<void>;
 
   /** One of ours, from bin/. */
-  static start(name: string, args: readonly string[]): Program {
-    return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+  static start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): Program {
+    const env = { ...process.env, ...environment };
+    return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], env }));
   }
 
   static of(child: ChildProcess): Program {
@@ -123,15 +124,17 @@ export interface Server {
   readonly url: string;
 }
 
+export interface ServerOptions {
+  readonly port?: number;
+  readonly args?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
 /** An http-disk-server that is ready. */
-export async function startServer(
-  context: CaseContext,
-  disk: string,
-  options: { readonly port?: number; readonly args?: readonly string[] } = {},
-): Promise<Server> {
+export async function startServer(context: CaseContext, disk: string, options: ServerOptions = {}): Promise<Server> {
   const port = options.port ?? nextPort++;
   const args = ['--disk', disk, '--ip', '127.0.0.1', '--port', String(port), ...(options.args ?? [])];
-  const program = Program.start('http-disk-server', args);
+  const program = Program.start('http-disk-server', args, options.environment);
   context.after(() => program.kill());
   await program.line(/Server ready!$/);
   return { program, port, url: `http://127.0.0.1:${port}` };
