@@ -40,6 +40,12 @@ const mutants: readonly Mutant[] = [
   },
   { name: 'S1 deadline not checked', file: `${core}write-guard.js`, from: 'if (aheadMs <= 0)', to: 'if (false)' },
   {
+    name: 'S1 not checked again when the disk has let a write wait',
+    file: `${core}change-work.js`,
+    from: ': this.#context.refuse();',
+    to: ': undefined;',
+  },
+  {
     name: 'S2 no wait for older writes in progress',
     file: `${core}session-table.js`,
     from: 'if (session?.writing === undefined || !isBelow(session.writing.epoch, epoch))',
@@ -74,6 +80,13 @@ const mutants: readonly Mutant[] = [
     file: `${core}disk-server.js`,
     from: 'if (instance === undefined || instance === life.instance)',
     to: 'if (true)',
+  },
+  { name: 'S8 no timer of the kernel', file: `${core}fence.js`, from: 'this.#timer.set(atMs);', to: '' },
+  {
+    name: 'S8 a write counts as begun after a time in which nothing ran',
+    file: `${core}fence.js`,
+    from: 'passage.looks++;',
+    to: 'passage.looks = looksMax;',
   },
   {
     name: 'G1 overlapping writes cross',

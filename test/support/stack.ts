@@ -54,6 +54,14 @@ export async function startGateway(
   return { socketPath, uri: `nbd+unix:///?socket=${socketPath}`, program };
 }
 
+/** The server that the gateway said last that it uses. */
+export function serverInUse(gateway: Gateway, servers: readonly DiskServer[]): DiskServer {
+  const selected = gateway.program.lines('stdout').findLast((line) => line.includes('Selected server: '));
+  const server = servers.find(({ url }) => selected?.includes(`\`${url}`));
+  if (server === undefined) throw new Error(`no server was selected\n${gateway.program.report()}`);
+  return server;
+}
+
 let names = 0;
 
 /** Waits until somebody accepts connections there; fails when `program` ends first. */

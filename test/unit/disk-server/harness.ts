@@ -14,6 +14,10 @@ export class Bench {
   readonly medium: SimulatedMedium;
   readonly server: DiskServer;
   readonly events: DiskEvent[] = [];
+  /** When the kernel would kill the process, as it was told last. */
+  killAtMs: number | undefined;
+  /** How often it was told. */
+  killTimerCalls = 0;
 
   constructor(limits: Partial<DiskServerLimits> = {}, medium = new SimulatedMedium(65_536)) {
     let instances = 0;
@@ -21,6 +25,12 @@ export class Bench {
     this.server = new DiskServer({
       clock: this.clock,
       openDisk: () => medium.open(),
+      killTimer: {
+        set: (atMs) => {
+          this.killAtMs = atMs;
+          this.killTimerCalls++;
+        },
+      },
       newInstance: () => `i${++instances}`,
       limits,
     });
