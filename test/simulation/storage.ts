@@ -75,6 +75,8 @@ export class SimulatedDisk implements Disk {
   readonly logicalBlockBytes = blockBytes;
   readonly physicalBlockBytes = blockBytes;
   readonly zeroesFast = true;
+  /** Happens once, when a change has been checked and its system call has not begun. */
+  afterNextCheck: (() => void) | undefined;
   readonly #storage: Storage;
   readonly #process: Process;
 
@@ -191,6 +193,8 @@ export class SimulatedDisk implements Disk {
           return reject(asFailure(error));
         }
         world.after(threadDelayMs(world), () => this.#process.do(enterKernel));
+        this.afterNextCheck?.();
+        this.afterNextCheck = undefined;
       };
       if (world.random.chance(0.02)) this.#process.after(world.random.between(10, 4000), handOver);
       else handOver();
