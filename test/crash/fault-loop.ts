@@ -11,7 +11,7 @@ import { NbdClient } from '../../demo/nbd-client.js';
 import { type Cleanup, temporaryFolder } from '../support/processes.js';
 import { RecordedLoad } from '../support/recorded-load.js';
 import { blockBytes } from '../support/stamped-block.js';
-import { type DiskServer, type Gateway, startDiskServer, startGateway } from '../support/stack.js';
+import { type DiskServer, type Gateway, resume, startDiskServer, startGateway } from '../support/stack.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
 export type CacheMode = 'writethrough' | 'writeback';
@@ -195,15 +195,7 @@ class FaultLoop {
 
   /** A server that was stopped goes on, unless the kernel has ended it: then it is started again. */
   async #resume(server: 0 | 1): Promise<void> {
-    const { program, url } = this.#servers[server];
-    program.signal('SIGCONT');
-    const answered = fetch(url, { method: 'HEAD' }).then(
-      () => undefined,
-      () => program.exited,
-    );
-    const exit = await Promise.race([program.exited, answered]);
-    if (exit === undefined) return;
-    if (exit.signal !== 'SIGKILL') throw new Error(`it ended by itself\n${program.report()}`);
+    if ((await resume(this.#servers[server])) === 'goes on') return;
     this.#fenced += 1;
     await this.#restart(server);
   }
