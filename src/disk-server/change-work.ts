@@ -87,14 +87,19 @@ export class ChangeWork implements Work {
 
   /** S1 and S8, immediately before a system call. */
   readonly #checkPiece = (): void => {
+    this.#throwRefusal();
+    const { stamp } = this.#request;
+    // The process may have been stopped after the check and before the timer was set.
+    if (stamp !== undefined && this.#context.fence.enter(this, stamp.deadlineMs) === 'set') this.#throwRefusal();
+    this.#handedOver++;
+  };
+
+  #throwRefusal(): void {
     this.#refusal = this.#expired
       ? new Failure('timed-out', 'the time was over before the end')
       : this.#context.refuse();
     if (this.#refusal !== undefined) throw this.#refusal;
-    this.#handedOver++;
-    const { stamp } = this.#request;
-    if (stamp !== undefined) this.#context.fence.enter(this, stamp.deadlineMs);
-  };
+  }
 
   #applyPiece(offset: number, length: number): Promise<void> {
     const { disk } = this.#context.life;

@@ -48,12 +48,17 @@ export class Fence {
     this.#timer = timer;
   }
 
-  /** `write` has been checked, and (a piece of) it is handed to a thread. Costs a system call once in a hundred milliseconds. */
-  enter(write: object, deadlineMs: number): void {
+  /**
+   * `write` has been checked, its deadline is ahead, and (a piece of) it is about to be handed to a thread. `set`: the timer has been set just
+   * now, and the check must be made once more. Costs a system call once in a hundred milliseconds.
+   */
+  enter(write: object, deadlineMs: number): 'set' | 'was-set' {
     this.#passing.set(write, { deadlineMs, looks: 0 });
-    const killAtMs = deadlineMs + killAfterMs;
-    if (this.#killAtMs === undefined || killAtMs < this.#killAtMs) this.#set(killAtMs);
     if (!this.#looking) this.#lookLater();
+    const killAtMs = deadlineMs + killAfterMs;
+    if (this.#killAtMs !== undefined && this.#killAtMs <= killAtMs) return 'was-set';
+    this.#set(killAtMs);
+    return 'set';
   }
 
   /** Nothing of `write` is in a thread any more. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { killAfterMs } from '../../../src/disk-server/fence.js';
 import { SimulatedMedium } from '../../support/simulated-disk.js';
-import { assertDone, Bench } from './harness.js';
+import { assertDone, assertFailed, Bench } from './harness.js';
 
 const deadlineAheadMs = 3000;
 
@@ -29,6 +29,18 @@ test('S8: while a write may not have begun, the process is killed soon after its
   await bench.clock.advance(1);
   assert.equal(bench.killAtMs, undefined);
   assert.equal(bench.clock.timers, 0);
+});
+
+test('S8: a write whose deadline is over when the timer has been set is not begun', async () => {
+  const bench = await Bench.started();
+  // The process was stopped between the check and the timer.
+  bench.whenKillTimerIsSet = () => bench.clock.skip(deadlineAheadMs);
+  const late = await bench.write(0, 1, {
+    stamp: bench.stamp(1, { deadlineMs: bench.clock.nowMs() + deadlineAheadMs }),
+  });
+  assertFailed(late, 'deadline-passed');
+  assert.equal(late.failure.row.outcome, 'not-applied');
+  assert.equal(bench.medium.begun.write, 0);
 });
 
 test('S8: a disk that is slow for longer than any deadline ends nobody', async () => {

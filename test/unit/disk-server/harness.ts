@@ -18,6 +18,8 @@ export class Bench {
   killAtMs: number | undefined;
   /** How often it was told. */
   killTimerCalls = 0;
+  /** Runs when it is told. */
+  whenKillTimerIsSet: () => void = () => {};
 
   constructor(limits: Partial<DiskServerLimits> = {}, medium = new SimulatedMedium(65_536)) {
     let instances = 0;
@@ -29,6 +31,7 @@ export class Bench {
         set: (atMs) => {
           this.killAtMs = atMs;
           this.killTimerCalls++;
+          this.whenKillTimerIsSet();
         },
       },
       newInstance: () => `i${++instances}`,
