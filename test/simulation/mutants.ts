@@ -83,12 +83,6 @@ const mutants: readonly Mutant[] = [
   },
   { name: 'S8 no timer of the kernel', file: `${core}fence.js`, from: 'this.#timer.set(atMs);', to: '' },
   {
-    name: 'S8 a write counts as begun after a time in which nothing ran',
-    file: `${core}fence.js`,
-    from: 'passage.looks++;',
-    to: 'passage.looks = looksMax;',
-  },
-  {
     name: 'G1 overlapping writes cross',
     file: `${gateway}write-order.js`,
     from: 'const ready = this.#wait(offset, offset + length);',

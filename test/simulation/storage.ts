@@ -196,7 +196,7 @@ export class SimulatedDisk implements Disk {
         this.afterNextCheck?.();
         this.afterNextCheck = undefined;
       };
-      if (world.random.chance(0.02)) this.#process.after(world.random.between(10, 4000), handOver);
+      if (world.random.chance(0.02)) this.#process.after(world.random.between(10, 8000), handOver);
       else handOver();
     });
   }
