@@ -40,12 +40,6 @@ const mutants: readonly Mutant[] = [
   },
   { name: 'S1 deadline not checked', file: `${core}write-guard.js`, from: 'if (aheadMs <= 0)', to: 'if (false)' },
   {
-    name: 'S1 not checked again when the disk has let a write wait',
-    file: `${core}change-work.js`,
-    from: ': this.#context.refuse();',
-    to: ': undefined;',
-  },
-  {
     name: 'S2 no wait for older writes in progress',
     file: `${core}session-table.js`,
     from: 'if (session?.writing === undefined || !isBelow(session.writing.epoch, epoch))',

@@ -196,7 +196,7 @@ export class SimulatedDisk implements Disk {
         this.afterNextCheck?.();
         this.afterNextCheck = undefined;
       };
-      if (world.random.chance(0.02)) this.#process.after(world.random.between(10, 8000), handOver);
+      if (world.random.chance(0.02)) this.#process.after(queueDelayMs(world), handOver);
       else handOver();
     });
   }
@@ -217,6 +217,11 @@ export class SimulatedDisk implements Disk {
       });
     });
   }
+}
+
+/** Behind other changes of the same blocks: also for so long that newer writes have just been made elsewhere. */
+function queueDelayMs(world: World): number {
+  return world.random.chance(0.5) ? world.random.between(4000, 4500) : world.random.between(10, 1000);
 }
 
 /** Until a thread has a processor: less than the time that the server waits for it (rule S8). */
