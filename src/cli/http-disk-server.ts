@@ -7,8 +7,11 @@ import { Channel } from '../base/channel.js';
 import { openDisk, type DiskEvent } from '../disk/open-disk.js';
 import { formatAccess } from '../disk-server/access-log.js';
 import { DiskServer } from '../disk-server/disk-server.js';
+import { type KillTimer, noKillTimer } from '../disk-server/fence.js';
 import { HttpBinding } from '../disk-server/http-binding.js';
 import { bootClock } from '../linux/boot-clock.js';
+import { SystemError } from '../linux/errno.js';
+import { BootKillTimer } from '../linux/kill-timer.js';
 import { endProcess, isIoFlusher } from '../linux/process.js';
 import { Log } from '../observability/log.js';
 import { DiskServerProgram } from './disk-server-program.js';
@@ -55,6 +58,7 @@ function wire(options: HttpDiskServerOptions, log: Log, exit: (code: 0 | 1) => v
   });
   const core = new DiskServer({
     clock: bootClock,
+    killTimer: openKillTimer(log),
     openDisk: program.opener(() => openDisk(diskPath, { readOnly, direct, events })),
     newInstance: () => randomBytes(16).toString('hex'),
   });
@@ -64,6 +68,17 @@ function wire(options: HttpDiskServerOptions, log: Log, exit: (code: 0 | 1) => v
     binding.accesses.subscribe((access) => log.line(formatAccess(access, new Date())));
   }
   return { program, core, binding };
+}
+
+/** Without it everything works as well, but for one promise (docs/reliability.md). */
+function openKillTimer(log: Log): KillTimer {
+  try {
+    return new BootKillTimer();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    log.line(`No timer that ends this process when it is stopped with writes on their way: \`${error.code}\`.`);
+    return noKillTimer;
+  }
 }
 
 /** The last part of the path that the disk really has. */

@@ -1,13 +1,16 @@
 /**
  * Applies one write, zero or trim: the checks of the failover protocol, the disk operation, the sync.
  *
- * S1  checked again immediately before each disk operation; one of a long range is done in pieces, each checked
- * S2  counted as in progress from that check to the end of the last piece
+ * S1  checked again immediately before each system call is handed to a thread: of a long range piece by piece, and also when the
+ *     disk itself let the write wait (for other writes to the same blocks, for a batch)
+ * S2  counted as in progress from the first check to the end of the last piece
  * S4  the sync is asked for only after that
+ * S8  fenced from each check on
  */
 import { Failure } from '../base/failure.js';
 import type { DiskAnswer, WriteRequest } from '../http-disk/messages.js';
 import type { DiskLife } from './disk-life.js';
+import type { Fence } from './fence.js';
 import type { Work } from './operation.js';
 import type { SessionTable } from './session-table.js';
 
@@ -17,6 +20,7 @@ const pieceBytesMax = 64 * 1024 * 1024;
 export interface ChangeContext {
   readonly life: DiskLife;
   readonly sessions: SessionTable;
+  readonly fence: Fence;
   /** Undefined: no objection to applying (a piece of) the request now. */
   readonly refuse: () => Failure | undefined;
   readonly answer: () => DiskAnswer;
@@ -31,7 +35,10 @@ export class ChangeWork implements Work {
   readonly #bytes: Buffer;
   readonly #context: ChangeContext;
   #piecesDone = 0;
+  /** Pieces that passed their last check. */
+  #handedOver = 0;
   #expired = false;
+  #refusal: Failure | undefined;
 
   /** `bytes`: the payload of a write; anything for the others. */
   constructor(request: WriteRequest, bytes: Buffer, context: ChangeContext) {
@@ -52,9 +59,8 @@ export class ChangeWork implements Work {
   async run(): Promise<void> {
     const { stamp, offset, length } = this.#request;
     if (stamp !== undefined) this.#context.sessions.begin(stamp.session, stamp.epoch);
-    if (this.#request.op === 'write') return this.#context.life.disk.write(offset, this.#bytes);
+    if (this.#request.op === 'write') return this.#context.life.disk.write(offset, this.#bytes, this.#checkPiece);
     for (let done = 0; done < length; done += pieceBytesMax) {
-      if (done > 0) this.#recheck();
       await this.#applyPiece(offset + done, Math.min(pieceBytesMax, length - done));
       this.#piecesDone++;
     }
@@ -66,24 +72,38 @@ export class ChangeWork implements Work {
 
   ended(): void {
     const { stamp } = this.#request;
-    if (stamp !== undefined) this.#context.sessions.end(stamp.session);
+    if (stamp === undefined) return;
+    this.#context.fence.leave(this);
+    this.#context.sessions.end(stamp.session);
   }
 
   /** A disk that went away in the middle, or a part that was applied: the outcome is unknown, and said to be so. */
   explain(failure: Failure): Failure {
     if (failure.code === 'unavailable') this.#context.lost(failure);
-    const partly = this.#piecesDone > 0 && failure.row.outcome === 'not-applied';
+    const begun = failure === this.#refusal ? this.#handedOver > 0 : this.#piecesDone > 0;
+    const partly = begun && failure.row.outcome === 'not-applied';
     return partly || failure.code === 'unavailable' ? new Failure('server-error', failure.message) : failure;
   }
 
-  #recheck(): void {
-    if (this.#expired) throw new Failure('timed-out', 'the time was over before the end');
-    const refusal = this.#context.refuse();
-    if (refusal !== undefined) throw refusal;
+  /** S1 and S8, immediately before a system call. */
+  readonly #checkPiece = (): void => {
+    this.#throwRefusal();
+    const { stamp } = this.#request;
+    // The process may have been stopped after the check and before the timer was set.
+    if (stamp !== undefined && this.#context.fence.enter(this, stamp.deadlineMs) === 'set') this.#throwRefusal();
+    this.#handedOver++;
+  };
+
+  #throwRefusal(): void {
+    this.#refusal = this.#expired
+      ? new Failure('timed-out', 'the time was over before the end')
+      : this.#context.refuse();
+    if (this.#refusal !== undefined) throw this.#refusal;
   }
 
   #applyPiece(offset: number, length: number): Promise<void> {
     const { disk } = this.#context.life;
-    return this.#request.op === 'zero' ? disk.zero(offset, length, this.#request.mayTrim) : disk.trim(offset, length);
+    if (this.#request.op !== 'zero') return disk.trim(offset, length, this.#checkPiece);
+    return disk.zero(offset, length, this.#request.mayTrim, this.#checkPiece);
   }
 }

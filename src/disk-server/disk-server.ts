@@ -1,7 +1,7 @@
 /**
- * The disk server's core: requests of the HTTP disk protocol in, outcomes out, without HTTP. Clock and disk come in by
- * constructor. It keeps the server's rules of the failover protocol (docs/failover.md): S1 to S3 in session-table.ts and
- * write-guard.ts, S4 in group-commit.ts, S5 and S6 in disk-keeper.ts, S7 here.
+ * The disk server's core: requests of the HTTP disk protocol in, outcomes out, without HTTP. Clock, disk and the kernel's timer come
+ * in by constructor. It keeps the server's rules of the failover protocol (docs/failover.md): S1 to S3 in session-table.ts and
+ * write-guard.ts, S4 in group-commit.ts, S5 and S6 in disk-keeper.ts, S7 here, S8 in fence.ts.
  *
  * Promise: every request has an outcome within the time limit, whatever the disk does; everything that waits is bounded;
  * nothing starts on a disk that is being closed.
@@ -24,6 +24,7 @@ import type { DiskFacts } from '../http-disk/response-codec.js';
 import { ChangeWork } from './change-work.js';
 import { type DiskEvent, DiskKeeper, type DiskOpener, type KeeperLimits, type Stopped } from './disk-keeper.js';
 import type { DiskLife } from './disk-life.js';
+import { Fence, type KillTimer } from './fence.js';
 import { LookWork } from './look-work.js';
 import { Operation, type Work } from './operation.js';
 import { type Outcome, plainAnswer } from './outcome.js';
@@ -66,6 +67,8 @@ export interface DiskServerOptions {
   /** Its time is what clients see as `Disk-Clock`: CLOCK_BOOTTIME, which goes on while the machine is suspended. */
   readonly clock: Clock;
   readonly openDisk: DiskOpener;
+  /** In the time of `clock`. */
+  readonly killTimer: KillTimer;
   /** A new id at each call: 1 to 64 characters of [A-Za-z0-9_-], never the same twice on any host. */
   readonly newInstance: () => string;
   readonly limits?: Partial<DiskServerLimits>;
@@ -86,13 +89,15 @@ export class DiskServer {
   readonly #limits: DiskServerLimits;
   readonly #keeper: DiskKeeper;
   readonly #sessions: SessionTable;
+  readonly #fence: Fence;
   readonly #slots: Slots;
   /** Those that have not started. */
   readonly #waiting = new Set<Operation>();
 
-  constructor({ clock, openDisk, newInstance, limits }: DiskServerOptions) {
+  constructor({ clock, openDisk, killTimer, newInstance, limits }: DiskServerOptions) {
     this.#clock = clock;
     this.#limits = { ...defaultLimits, ...limits };
+    this.#fence = new Fence(clock, killTimer);
     this.#slots = new Slots(this.#limits.slots);
     this.#sessions = new SessionTable({
       memoryMs: this.#limits.deadlineAheadMaxMs,
@@ -231,7 +236,7 @@ export class DiskServer {
     this.counters.writes++;
     if (request.op === 'write') this.counters.writtenBytes += request.length;
     const work = new ChangeWork(request, bytes, {
-      ...{ life, sessions: this.#sessions, answer },
+      ...{ life, sessions: this.#sessions, fence: this.#fence, answer },
       refuse: () => this.#refuseStart(life, stamp),
       lost: (failure) => this.#keeper.lost(life, failure),
     });

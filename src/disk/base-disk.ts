@@ -6,10 +6,11 @@
 import { Failure } from '../base/failure.js';
 import { type Extent, isInside } from '../base/range.js';
 import type { Descriptor } from './descriptor.js';
-import type { Disk } from './disk.js';
+import type { ChangeCheck, Disk } from './disk.js';
 
 const zeroPieceBytesMax = 1024 * 1024;
 const zeroes = Buffer.alloc(zeroPieceBytesMax);
+const noCheck: ChangeCheck = () => {};
 
 export interface Geometry {
   readonly sizeBytes: number;
@@ -34,8 +35,8 @@ export abstract class BaseDisk implements Disk {
   }
 
   abstract get zeroesFast(): boolean;
-  protected abstract zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void>;
-  protected abstract trimInside(offset: number, length: number): Promise<void>;
+  protected abstract zeroInside(offset: number, length: number, mayTrim: boolean, check: ChangeCheck): Promise<void>;
+  protected abstract trimInside(offset: number, length: number, check: ChangeCheck): Promise<void>;
   protected abstract extentsInside(offset: number, length: number, extentsMax: number): Promise<Extent[]>;
   protected abstract measure(): Promise<number>;
   /** Rejects with `unavailable` when the disk is no longer as large as it was: asked after each sync. */
@@ -54,19 +55,19 @@ export abstract class BaseDisk implements Disk {
     await this.descriptor.read(offset, into);
   }
 
-  async write(offset: number, bytes: Buffer): Promise<void> {
+  async write(offset: number, bytes: Buffer, check = noCheck): Promise<void> {
     this.#checkChange(offset, bytes.length);
-    await this.descriptor.write(offset, bytes);
+    await this.descriptor.write(offset, bytes, check);
   }
 
-  async zero(offset: number, length: number, mayTrim: boolean): Promise<void> {
+  async zero(offset: number, length: number, mayTrim: boolean, check = noCheck): Promise<void> {
     this.#checkChange(offset, length);
-    if (length > 0) await this.zeroInside(offset, length, mayTrim);
+    if (length > 0) await this.zeroInside(offset, length, mayTrim, check);
   }
 
-  async trim(offset: number, length: number): Promise<void> {
+  async trim(offset: number, length: number, check = noCheck): Promise<void> {
     this.#checkChange(offset, length);
-    if (length > 0) await this.trimInside(offset, length);
+    if (length > 0) await this.trimInside(offset, length, check);
   }
 
   async sync(): Promise<void> {
@@ -89,9 +90,10 @@ export abstract class BaseDisk implements Disk {
     return this.descriptor.close();
   }
 
-  protected async writeZeroes(offset: number, length: number): Promise<void> {
+  protected async writeZeroes(offset: number, length: number, check: ChangeCheck): Promise<void> {
     for (let done = 0; done < length; done += zeroPieceBytesMax) {
-      await this.descriptor.write(offset + done, zeroes.subarray(0, Math.min(zeroPieceBytesMax, length - done)));
+      const piece = zeroes.subarray(0, Math.min(zeroPieceBytesMax, length - done));
+      await this.descriptor.write(offset + done, piece, check);
     }
   }
 

@@ -9,6 +9,7 @@ import { assert } from '../base/assert.js';
 import { Failure } from '../base/failure.js';
 import { errnoOf } from '../linux/errno.js';
 import { readNowait } from '../linux/nowait-read.js';
+import type { ChangeCheck } from './disk.js';
 import { type DiskKind, diskFailure } from './disk-failure.js';
 import { gatheredBytesMax, WriteGatherer } from './write-gatherer.js';
 
@@ -55,13 +56,18 @@ export class Descriptor {
     });
   }
 
-  write(offset: number, bytes: Buffer): Promise<void> {
+  /** `check` runs before each system call. */
+  write(offset: number, bytes: Buffer, check: ChangeCheck): Promise<void> {
     return this.use('write', async (fd) => {
       // What is not whole, for whatever reason, is finished below, or fails there in words.
-      const gathered = bytes.length <= gatheredBytesMax ? await this.#gatherer.write(offset, bytes) : 'not-tried';
+      const gathered =
+        bytes.length <= gatheredBytesMax ? await this.#gatherer.write(offset, bytes, check) : 'not-tried';
       let done = gathered === 'not-tried' ? 0 : Math.max(gathered, 0);
       while (done < bytes.length) {
-        const count = await persist(() => writeSome(fd, bytes, done, offset + done));
+        const count = await persist(() => {
+          check();
+          return writeSome(fd, bytes, done, offset + done);
+        });
         if (count === 0) throw new Failure('disk-error', 'write: no progress');
         done += count;
       }

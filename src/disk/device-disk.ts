@@ -14,6 +14,7 @@ import { errnoOf } from '../linux/errno.js';
 import { punchHole, zeroRange } from '../linux/fallocate.js';
 import { BaseDisk, type Geometry } from './base-disk.js';
 import { type Descriptor, persist } from './descriptor.js';
+import type { ChangeCheck } from './disk.js';
 import { checkedSize } from './size.js';
 
 /** A page: partial pages would have to be merged with the page cache. */
@@ -32,22 +33,27 @@ export class DeviceDisk extends BaseDisk {
     this.zeroesFast = zeroesFast;
   }
 
-  protected override async zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void> {
+  protected override async zeroInside(
+    offset: number,
+    length: number,
+    mayTrim: boolean,
+    check: ChangeCheck,
+  ): Promise<void> {
     const inner = this.#alignedPart(offset, length);
-    await this.writeZeroes(offset, inner.offset - offset);
+    await this.writeZeroes(offset, inner.offset - offset, check);
     for (const piece of pieces(inner.offset, inner.length)) {
-      if (mayTrim && (await this.#try('punch', piece, punchHole))) continue;
-      if (await this.#try('zero', piece, zeroRange)) continue;
-      await this.writeZeroes(piece.offset, piece.length);
+      if (mayTrim && (await this.#try('punch', piece, punchHole, check))) continue;
+      if (await this.#try('zero', piece, zeroRange, check)) continue;
+      await this.writeZeroes(piece.offset, piece.length, check);
     }
     const innerEnd = inner.offset + inner.length;
-    await this.writeZeroes(innerEnd, offset + length - innerEnd);
+    await this.writeZeroes(innerEnd, offset + length - innerEnd, check);
   }
 
-  protected override async trimInside(offset: number, length: number): Promise<void> {
+  protected override async trimInside(offset: number, length: number, check: ChangeCheck): Promise<void> {
     const inner = this.#alignedPart(offset, length);
     for (const piece of pieces(inner.offset, inner.length)) {
-      if (!(await this.#try('discard', piece, discard))) return;
+      if (!(await this.#try('discard', piece, discard, check))) return;
     }
   }
 
@@ -77,10 +83,14 @@ export class DeviceDisk extends BaseDisk {
     doing: string,
     { offset, length }: ByteRange,
     run: (fd: number, offset: number, length: number) => Promise<void>,
+    check: ChangeCheck,
   ): Promise<boolean> {
     return this.descriptor.useRange(offset, length, doing, async (fd) => {
       try {
-        await persist(() => run(fd, offset, length));
+        await persist(() => {
+          check();
+          return run(fd, offset, length);
+        });
         return true;
       } catch (error) {
         if (!refusals.has(errnoOf(error))) throw error;

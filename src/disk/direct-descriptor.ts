@@ -8,6 +8,7 @@ import { Failure } from '../base/failure.js';
 import { alignedBuffer } from '../linux/aligned-buffer.js';
 import { errnoOf } from '../linux/errno.js';
 import { Descriptor, persist, readSome, writeSome } from './descriptor.js';
+import type { ChangeCheck } from './disk.js';
 import type { DiskKind } from './disk-failure.js';
 import { RangeLock } from './range-lock.js';
 
@@ -47,11 +48,11 @@ export class DirectDescriptor extends Descriptor {
     }
   }
 
-  override async write(offset: number, bytes: Buffer): Promise<void> {
+  override async write(offset: number, bytes: Buffer, check: ChangeCheck): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       const piece = this.#piece(offset + done, bytes.length - done);
       const source = bytes.subarray(done, done + piece.bytes);
-      await this.useRange(offset + done, piece.bytes, 'write', (fd) => this.#writePiece(fd, piece, source));
+      await this.useRange(offset + done, piece.bytes, 'write', (fd) => this.#writePiece(fd, piece, source, check));
       done += piece.bytes;
     }
   }
@@ -67,7 +68,7 @@ export class DirectDescriptor extends Descriptor {
     return this.#lock.hold(range, () => this.use(doing, run));
   }
 
-  #writePiece(fd: number, piece: Piece, source: Buffer): Promise<void> {
+  #writePiece(fd: number, piece: Piece, source: Buffer, check: ChangeCheck): Promise<void> {
     return this.#withBuffer(piece.blocksBytes, async (blocks) => {
       const unit = this.#blockBytes;
       const end = piece.skip + piece.bytes;
@@ -76,7 +77,7 @@ export class DirectDescriptor extends Descriptor {
       const lastIsPartial = end < piece.blocksBytes && !(piece.skip > 0 && last === 0);
       if (lastIsPartial) await fillWhole(fd, piece.start + last, blocks.subarray(last), unit, unit);
       source.copy(blocks, piece.skip);
-      await writeWhole(fd, piece.start, blocks, unit);
+      await writeWhole(fd, piece.start, blocks, unit, check);
     });
   }
 
@@ -125,9 +126,12 @@ async function fillWhole(fd: number, start: number, blocks: Buffer, needed: numb
   }
 }
 
-async function writeWhole(fd: number, start: number, blocks: Buffer, unit: number): Promise<void> {
+async function writeWhole(fd: number, start: number, blocks: Buffer, unit: number, check: ChangeCheck): Promise<void> {
   for (let done = 0; done < blocks.length; ) {
-    const count = await persist(() => writeSome(fd, blocks, done, start + done));
+    const count = await persist(() => {
+      check();
+      return writeSome(fd, blocks, done, start + done);
+    });
     const whole = count - (count % unit);
     if (whole === 0) throw new Failure('disk-error', 'write: no progress');
     done += whole;

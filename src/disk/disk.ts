@@ -7,6 +7,12 @@
  */
 import type { Extent } from '../base/range.js';
 
+/**
+ * Runs immediately before each system call that changes the disk is handed to a free thread, however long the change has waited for
+ * others until then, and in however many pieces it is done. Throws the Failure if nothing (more) may be changed.
+ */
+export type ChangeCheck = () => void;
+
 export interface Disk {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
@@ -18,10 +24,10 @@ export interface Disk {
   /** Fills `into` without blocking and returns true, or returns false: then use {@link read}. */
   readNow(offset: number, into: Buffer): boolean;
   read(offset: number, into: Buffer): Promise<void>;
-  write(offset: number, bytes: Buffer): Promise<void>;
-  zero(offset: number, length: number, mayTrim: boolean): Promise<void>;
+  write(offset: number, bytes: Buffer, check?: ChangeCheck): Promise<void>;
+  zero(offset: number, length: number, mayTrim: boolean, check?: ChangeCheck): Promise<void>;
   /** A hint; succeeds without effect where the disk cannot. */
-  trim(offset: number, length: number): Promise<void>;
+  trim(offset: number, length: number, check?: ChangeCheck): Promise<void>;
   /** What was written before this call (its promise had resolved) is durable when this resolves. */
   sync(): Promise<void>;
   /** Gapless from `offset`, at least one extent, at most `extentsMax`, possibly ending before `offset + length`. */

@@ -4,12 +4,13 @@
  * is `unavailable`, its missing end never reads or maps as zeroes.
  */
 import { Failure } from '../base/failure.js';
-import type { Extent, ExtentKind } from '../base/range.js';
+import type { ByteRange, Extent, ExtentKind } from '../base/range.js';
 import { errnoOf } from '../linux/errno.js';
 import { punchHole, zeroRange } from '../linux/fallocate.js';
 import { seekData, seekHole } from '../linux/sparse.js';
 import { BaseDisk, type Geometry } from './base-disk.js';
 import { type Descriptor, persist } from './descriptor.js';
+import type { ChangeCheck } from './disk.js';
 import { checkedSize, statOf } from './size.js';
 
 /** What this file system turned out not to have, so that it is asked once only. */
@@ -40,14 +41,19 @@ export class FileDisk extends BaseDisk {
     return !this.#lacks.punching && !this.#lacks.zeroing;
   }
 
-  protected override async zeroInside(offset: number, length: number, mayTrim: boolean): Promise<void> {
-    if (mayTrim && (await this.#change('punching', offset, length, punchHole))) return;
-    if (await this.#change('zeroing', offset, length, zeroRange)) return;
-    await this.writeZeroes(offset, length);
+  protected override async zeroInside(
+    offset: number,
+    length: number,
+    mayTrim: boolean,
+    check: ChangeCheck,
+  ): Promise<void> {
+    if (mayTrim && (await this.#change('punching', { offset, length }, punchHole, check))) return;
+    if (await this.#change('zeroing', { offset, length }, zeroRange, check)) return;
+    await this.writeZeroes(offset, length, check);
   }
 
-  protected override async trimInside(offset: number, length: number): Promise<void> {
-    await this.#change('punching', offset, length, punchHole);
+  protected override async trimInside(offset: number, length: number, check: ChangeCheck): Promise<void> {
+    await this.#change('punching', { offset, length }, punchHole, check);
   }
 
   protected override async extentsInside(offset: number, length: number, extentsMax: number): Promise<Extent[]> {
@@ -97,12 +103,15 @@ export class FileDisk extends BaseDisk {
   /** False: this file system cannot do it. */
   #change(
     what: 'punching' | 'zeroing',
-    offset: number,
-    length: number,
+    { offset, length }: ByteRange,
     run: (fd: number, offset: number, length: number) => Promise<void>,
+    check: ChangeCheck,
   ): Promise<boolean> {
     return this.descriptor.useRange(offset, length, what, async (fd) => {
-      const outcome = await this.#try(what, () => run(fd, offset, length));
+      const outcome = await this.#try(what, () => {
+        check();
+        return run(fd, offset, length);
+      });
       return outcome !== 'lacking';
     });
   }

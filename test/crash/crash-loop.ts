@@ -45,7 +45,9 @@ async function loop(mode: 'writethrough' | 'writeback'): Promise<void> {
     const { read, write, fua, flush } = report.counts;
     console.log(`${mode}: every block of ${report.rounds} rounds is right`);
     console.log(`  ${read} reads, ${write} writes, ${fua} FUA writes, ${flush} flushes answered`);
-    console.log(`  ${report.kills} servers killed, ${report.replayedWrites} writes replayed`);
+    console.log(
+      `  ${report.kills} servers killed, ${report.fenced} ended by the kernel, ${report.replayedWrites} writes replayed`,
+    );
     for (const [fault, count] of report.faults) console.log(`  ${count} × ${fault}`);
   } catch (error) {
     for (const line of lines.slice(-linesShownMax)) console.error(line);

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { type Cleanup, type RunningProgram, temporaryFolder } from '../support/processes.js';
-import { type DiskServer, type Gateway, startDiskServer, startGateway } from '../support/stack.js';
+import { type DiskServer, type Gateway, resume, startDiskServer, startGateway } from '../support/stack.js';
 import { blockBytes, stampBlock } from '../support/stamped-block.js';
 
 const blocks = 64;
@@ -81,13 +81,17 @@ class Bench {
   async timeKill(when: 'before' | 'during', request: Request): Promise<number> {
     await this.#warmUp();
     const used = this.#inUse();
-    const { program, port } = this.#servers[used] as DiskServer;
+    const { program } = this.#servers[used] as DiskServer;
     const ms = await (when === 'before'
       ? this.time(() => program.signal('SIGKILL'), request)
       : this.#timeDuring(program, request));
     await program.exited;
-    this.#servers[used] = await startDiskServer(this.#t, this.#disk, [], port);
+    await this.#restart(used);
     return ms;
+  }
+
+  async #restart(server: number): Promise<void> {
+    this.#servers[server] = await startDiskServer(this.#t, this.#disk, [], this.#servers[server]?.port);
   }
 
   /** The request is on its way when the server dies. It may have been answered even so. */
@@ -103,9 +107,10 @@ class Bench {
 
   async timeHang(request: Request): Promise<number> {
     await this.#warmUp();
-    const { program } = this.#servers[this.#inUse()] as DiskServer;
-    const ms = await this.time(() => program.signal('SIGSTOP'), request);
-    program.signal('SIGCONT');
+    const used = this.#inUse();
+    const server = this.#servers[used] as DiskServer;
+    const ms = await this.time(() => server.program.signal('SIGSTOP'), request);
+    if ((await resume(server)) === 'was ended') await this.#restart(used);
     return ms;
   }
 

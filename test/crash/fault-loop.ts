@@ -8,11 +8,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdClient } from '../../demo/nbd-client.js';
-import { stopBetweenWrites } from '../support/process-state.js';
 import { type Cleanup, temporaryFolder } from '../support/processes.js';
 import { RecordedLoad } from '../support/recorded-load.js';
 import { blockBytes } from '../support/stamped-block.js';
-import { type DiskServer, type Gateway, startDiskServer, startGateway } from '../support/stack.js';
+import { type DiskServer, type Gateway, resume, startDiskServer, startGateway } from '../support/stack.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
 export type CacheMode = 'writethrough' | 'writeback';
@@ -39,6 +38,8 @@ type Fault = keyof typeof faults;
 export interface FaultReport {
   readonly faults: ReadonlyMap<string, number>;
   readonly kills: number;
+  /** Servers that the kernel ended when they had been stopped with writes on their way (failover rule S8). */
+  readonly fenced: number;
   readonly rounds: number;
   readonly counts: RecordedLoad['counts'];
   /** Copies that were written again after a failover. */
@@ -70,6 +71,7 @@ class FaultLoop {
   readonly #load: RecordedLoad;
   readonly #done = new Map<string, number>();
   #kills = 0;
+  #fenced = 0;
   #rounds = 0;
 
   private constructor(
@@ -136,6 +138,7 @@ class FaultLoop {
     return {
       faults: this.#done,
       kills: this.#kills,
+      fenced: this.#fenced,
       rounds: this.#rounds,
       counts: this.#load.counts,
       replayedWrites: [...replays].reduce((sum, [, count]) => sum + Number(count), 0),
@@ -154,11 +157,11 @@ class FaultLoop {
         for (const server of [0, 1] as const) if (!this.#servers[server].program.isRunning) await this.#restart(server);
         return;
       case 'the server in use hangs':
-        await stopBetweenWrites(this.#servers[used], this.#gateway);
+        this.#servers[used].program.signal('SIGSTOP');
         await this.#load.progress(60);
-        return this.#servers[used].program.signal('SIGCONT');
+        return this.#resume(used);
       case 'the server in use hangs and is killed':
-        await stopBetweenWrites(this.#servers[used], this.#gateway);
+        this.#servers[used].program.signal('SIGSTOP');
         await this.#load.progress(20);
         this.#servers[used].program.signal('SIGCONT');
         await delay(randomInt(20));
@@ -167,7 +170,7 @@ class FaultLoop {
       case 'a moment of silence':
         this.#servers[used].program.signal('SIGSTOP');
         await delay(randomInt(requestTimeoutMs / 4));
-        return this.#servers[used].program.signal('SIGCONT');
+        return this.#resume(used);
       case 'orderly restart of the server in use':
         return this.#restartInOrder(used);
       case 'the proxy holds everything back':
@@ -188,6 +191,13 @@ class FaultLoop {
   async #kill(server: 0 | 1): Promise<void> {
     this.#kills += 1;
     await this.#servers[server].program.kill();
+  }
+
+  /** A server that was stopped goes on, unless the kernel has ended it: then it is started again. */
+  async #resume(server: 0 | 1): Promise<void> {
+    if ((await resume(this.#servers[server])) === 'goes on') return;
+    this.#fenced += 1;
+    await this.#restart(server);
   }
 
   async #restart(server: 0 | 1): Promise<void> {

@@ -133,6 +133,18 @@ test('a disk under /dev that is not there yet: ready, 503 with Retry-After, and 
   assert.ok(served.body.equals(Buffer.alloc(512, 7)));
 });
 
+const noNamespaces = process.getuid?.() === 0 ? false : 'needs root (unshare)';
+
+test('http-disk-server as process 1 of a container says what it lacks, and serves', {
+  skip: noNamespaces,
+}, async (t) => {
+  const disk = seededFile(t, 1, mebibyte);
+  const args = [diskServer, '--disk', disk, '--ip', '127.0.0.1', '--port', String(await freePort())];
+  const program = startCommand(t, 'unshare', ['--pid', '--fork', '--kill-child', ...args]);
+  await program.line('stderr', /No timer that ends this process .*: `EPERM`\.$/);
+  await program.line('stderr', /Disk open!$/);
+});
+
 test('nbd-server: its lines, all on stdout, each with its name', async (t) => {
   const server = await startDiskServer(t, seededFile(t, 1, mebibyte));
   const gateway = await startGateway(t, [server.url]);

@@ -7,10 +7,12 @@ const seconds = 15;
 
 for (const mode of ['writethrough', 'writeback'] as const) {
   test(`${mode}: servers that are killed and hang, a network that holds back and cuts, under load`, async (t) => {
-    const { kills, rounds, counts, replayedWrites } = await runFaultLoop(t, mode, seconds, (line) =>
+    const { kills, fenced, rounds, counts, replayedWrites } = await runFaultLoop(t, mode, seconds, (line) =>
       t.diagnostic(line),
     );
-    t.diagnostic(`${kills} kills in ${rounds} rounds, ${JSON.stringify(counts)}, ${replayedWrites} writes replayed`);
+    t.diagnostic(
+      `${kills} kills, ${fenced} ended by the kernel, in ${rounds} rounds, ${JSON.stringify(counts)}, ${replayedWrites} writes replayed`,
+    );
     assert.ok(rounds > 0);
     for (const [kind, count] of Object.entries(counts)) assert.ok(count > 0, kind);
   });

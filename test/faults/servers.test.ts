@@ -4,19 +4,10 @@ import { readFileSync } from 'node:fs';
 import test, { type TestContext } from 'node:test';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { CheckedLoad, type LoadOptions } from '../support/checked-load.js';
-import { stopBetweenWrites } from '../support/process-state.js';
-import { type DiskServer, type Gateway, seededFile, startDiskServer, startGateway } from '../support/stack.js';
+import { type Gateway, seededFile, serverInUse, startDiskServer, startGateway } from '../support/stack.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 
 const sizeBytes = 2 * 2 ** 20;
-
-/** The server that the gateway said last that it uses. */
-function serverInUse(gateway: Gateway, servers: readonly DiskServer[]): DiskServer {
-  const selected = gateway.program.lines('stdout').findLast((line) => line.includes('Selected server: '));
-  const server = servers.find(({ url }) => selected?.includes(`\`${url}`));
-  if (server === undefined) throw new Error(`no server was selected\n${gateway.program.report()}`);
-  return server;
-}
 
 async function load(
   t: TestContext,
@@ -77,7 +68,7 @@ for (const mode of modes) {
     const running = await load(t, gateway, disk);
     await running.progress(200);
     const hung = serverInUse(gateway, servers);
-    await stopBetweenWrites(hung, gateway);
+    hung.program.signal('SIGSTOP');
     await running.progress(500);
     assert.notEqual(serverInUse(gateway, servers), hung);
     hung.program.signal('SIGCONT');

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { type CoreRequest, DiskServer } from '../../src/disk-server/disk-server.js';
+import { noKillTimer } from '../../src/disk-server/fence.js';
 import type { DiskRequest } from '../../src/http-disk/messages.js';
 import { decodeRequest, encodeRequest } from '../../src/http-disk/request-codec.js';
 import { decodeAnswer, encodeAnswer } from '../../src/http-disk/response-codec.js';
@@ -56,7 +57,9 @@ test('any requests one after another do what they do to an array, and survive a 
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), fc.boolean(), async (steps, readsNow) => {
       const medium = new SimulatedMedium(sizeBytes, { readsNow });
-      const server = new DiskServer({ clock: new FakeClock(), openDisk: () => medium.open(), newInstance: () => 'i' });
+      const server = new DiskServer({
+        ...{ clock: new FakeClock(), openDisk: () => medium.open(), killTimer: noKillTimer, newInstance: () => 'i' },
+      });
       await server.start();
       const model = Buffer.alloc(sizeBytes);
       for (const each of steps) {
@@ -79,6 +82,7 @@ test('concurrent writes to separate places are all there, and durable', async ()
       const options = {
         clock: new FakeClock(),
         openDisk: () => medium.open(),
+        killTimer: noKillTimer,
         newInstance: () => 'i',
         limits: { slots },
       };

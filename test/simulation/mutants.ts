@@ -75,6 +75,7 @@ const mutants: readonly Mutant[] = [
     from: 'if (instance === undefined || instance === life.instance)',
     to: 'if (true)',
   },
+  { name: 'S8 no timer of the kernel', file: `${core}fence.js`, from: 'this.#timer.set(atMs);', to: '' },
   {
     name: 'G1 overlapping writes cross',
     file: `${gateway}write-order.js`,

@@ -3,6 +3,7 @@
  * encoded messages of the HTTP disk protocol. Messages are delayed, overtake each other, are held back for seconds, arrive after their
  * sender has given them up, and arrive at the successor of the process that they were meant for.
  */
+import type { Timer } from '../../src/base/clock.js';
 import { asFailure, Failure } from '../../src/base/failure.js';
 import { DiskServer, type CoreRequest } from '../../src/disk-server/disk-server.js';
 import type { Backend, Probe } from '../../src/gateway/backend.js';
@@ -107,17 +108,21 @@ export class Life {
   disk: SimulatedDisk | undefined;
   readonly #host: Host;
   readonly #world: World;
+  readonly #rate: number;
+  #killTimer: Timer | undefined;
   /** Run when the process dies: its connections break. */
   readonly broken = new Set<() => void>();
 
   constructor(world: World, host: Host, rate: number, number: number) {
     this.#world = world;
     this.#host = host;
+    this.#rate = rate;
     this.process = new Process(world, rate, world.random.whole(1, 1e6));
     let opened = 0;
     this.server = new DiskServer({
       clock: this.process,
       openDisk: () => this.#open(),
+      killTimer: { set: (atMs) => this.#killAt(atMs) },
       newInstance: () => {
         opened += 1;
         return `${host.address.replaceAll(/[.:]/g, '-')}-${number}-${opened}`;
@@ -129,6 +134,18 @@ export class Life {
         world.note(`${host.address} disk ${event.is}${'reason' in event ? `: ${event.reason}` : ''}`);
     });
     void this.server.start();
+  }
+
+  /** The kernel's timer: it strikes a paused process, too. Somebody starts the server again. */
+  #killAt(atMs: number | undefined): void {
+    this.#killTimer?.cancel();
+    if (atMs === undefined) return;
+    this.#killTimer = this.#world.after((atMs - this.process.nowMs()) / this.#rate, () => {
+      if (this.process.state === 'dead') return;
+      this.#world.note(`${this.#host.address} ends itself`);
+      this.#host.kill();
+      this.#world.after(this.#world.random.between(100, 2000), () => this.#host.start());
+    });
   }
 
   #open(): Promise<SimulatedDisk> {

@@ -233,9 +233,13 @@ class Run {
         this.#killGateway(line, host, fault);
         return;
       case 'pause': {
-        const process = host.life?.process;
-        process?.pause();
-        world.after(fault.lastsMs, () => process?.resume());
+        const { life } = host;
+        const pause = () => {
+          life?.process.pause();
+          world.after(fault.lastsMs, () => life?.process.resume());
+        };
+        if (life?.disk !== undefined && world.random.chance(0.5)) life.disk.afterNextCheck = pause;
+        else pause();
         return;
       }
       case 'cut': {

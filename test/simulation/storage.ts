@@ -10,7 +10,7 @@
  */
 import { asFailure, Failure } from '../../src/base/failure.js';
 import type { Extent } from '../../src/base/range.js';
-import type { Disk } from '../../src/disk/disk.js';
+import type { ChangeCheck, Disk } from '../../src/disk/disk.js';
 import type { Process, World } from './world.js';
 
 export const blockBytes = 16;
@@ -75,6 +75,8 @@ export class SimulatedDisk implements Disk {
   readonly logicalBlockBytes = blockBytes;
   readonly physicalBlockBytes = blockBytes;
   readonly zeroesFast = true;
+  /** Happens once, when a change has been checked and its system call has not begun. */
+  afterNextCheck: (() => void) | undefined;
   readonly #storage: Storage;
   readonly #process: Process;
 
@@ -97,18 +99,18 @@ export class SimulatedDisk implements Disk {
     return this.#later(0.05, 5, () => this.#fill(offset, into));
   }
 
-  write(offset: number, bytes: Buffer): Promise<void> {
+  write(offset: number, bytes: Buffer, check?: ChangeCheck): Promise<void> {
     const values: number[] = [];
     for (let at = 0; at < bytes.length; at += blockBytes) values.push(bytes.readDoubleBE(at));
-    return this.#store(offset / blockBytes, values);
+    return this.#store(offset / blockBytes, values, check);
   }
 
-  zero(offset: number, length: number): Promise<void> {
-    return this.#store(offset / blockBytes, new Array<number>(length / blockBytes).fill(0));
+  zero(offset: number, length: number, _mayTrim: boolean, check?: ChangeCheck): Promise<void> {
+    return this.#store(offset / blockBytes, new Array<number>(length / blockBytes).fill(0), check);
   }
 
-  trim(offset: number, length: number): Promise<void> {
-    return this.zero(offset, length);
+  trim(offset: number, length: number, check?: ChangeCheck): Promise<void> {
+    return this.zero(offset, length, true, check);
   }
 
   sync(): Promise<void> {
@@ -155,8 +157,11 @@ export class SimulatedDisk implements Disk {
     }
   }
 
-  /** The kernel does it, whether the process runs or is paused; only the answer waits for the process. */
-  #store(first: number, values: readonly number[]): Promise<void> {
+  /**
+   * The disk may let a change wait; then it is checked and handed to a thread, which makes the system call as soon as the process runs.
+   * From then on the kernel does it, whether the process runs or is paused; only the answer waits for the process.
+   */
+  #store(first: number, values: readonly number[], check: ChangeCheck = () => {}): Promise<void> {
     const storage = this.#storage;
     const { world } = storage;
     if (storage.failNextWrite !== undefined) {
@@ -172,13 +177,27 @@ export class SimulatedDisk implements Disk {
           for (const [index, value] of values.entries()) storage.put(first + index, value);
         },
       };
-      storage.writing.add(writing);
-      world.after(writeDelayMs(world), () => {
-        if (!storage.writing.delete(writing)) return;
-        const shutOut = this.#isShutOut();
-        writing.apply();
-        this.#process.do(() => (shutOut ? reject(new Failure('unavailable', 'shut out')) : resolve()));
-      });
+      const enterKernel = () => {
+        storage.writing.add(writing);
+        world.after(writeDelayMs(world), () => {
+          if (!storage.writing.delete(writing)) return;
+          const shutOut = this.#isShutOut();
+          writing.apply();
+          this.#process.do(() => (shutOut ? reject(new Failure('unavailable', 'shut out')) : resolve()));
+        });
+      };
+      const handOver = () => {
+        try {
+          check();
+        } catch (error) {
+          return reject(asFailure(error));
+        }
+        world.after(threadDelayMs(world), () => this.#process.do(enterKernel));
+        this.afterNextCheck?.();
+        this.afterNextCheck = undefined;
+      };
+      if (world.random.chance(0.02)) this.#process.after(queueDelayMs(world), handOver);
+      else handOver();
     });
   }
 
@@ -200,7 +219,17 @@ export class SimulatedDisk implements Disk {
   }
 }
 
-/** Mostly short, sometimes long, always shorter than the margin that the gateway allows for it. */
+/** Behind other changes of the same blocks: also for so long that newer writes have just been made elsewhere. */
+function queueDelayMs(world: World): number {
+  return world.random.chance(0.5) ? world.random.between(4000, 4500) : world.random.between(10, 1000);
+}
+
+/** Until a thread has a processor: less than the time that the server waits for it (rule S8). */
+function threadDelayMs(world: World): number {
+  return world.random.chance(0.1) ? world.random.between(1, 50) : world.random.between(0.01, 0.1);
+}
+
+/** Mostly short, sometimes long, always shorter than what rule S8 leaves to it of the margin that the gateway allows. */
 function writeDelayMs(world: World): number {
-  return world.random.chance(0.1) ? world.random.between(50, 700) : world.random.between(0.05, 3);
+  return world.random.chance(0.1) ? world.random.between(50, 400) : world.random.between(0.05, 3);
 }

@@ -1,6 +1,7 @@
 /**
  * A clock that stands still until a test moves it.
- * Promise: timers run in the order of their times (of their making, if those are equal), each at exactly its time.
+ * Promise: timers run in the order of their times (of their making, if those are equal), each at exactly its time, unless that was
+ * skipped.
  */
 import type { Clock, Timer } from '../../src/base/clock.js';
 
@@ -37,12 +38,17 @@ export class FakeClock implements Clock {
     const untilMs = this.#nowMs + ms;
     await settled();
     for (let entry = this.#next(untilMs); entry !== undefined; entry = this.#next(untilMs)) {
-      this.#nowMs = entry.atMs;
+      this.#nowMs = Math.max(this.#nowMs, entry.atMs);
       this.#entries.delete(entry);
       entry.run();
       await settled();
     }
     this.#nowMs = untilMs;
+  }
+
+  /** Time passes, and nothing happens: nobody runs. Then what was due is late. */
+  skip(ms: number): void {
+    this.#nowMs += ms;
   }
 
   #next(untilMs: number): Entry | undefined {

@@ -7,7 +7,7 @@
  */
 import { Failure } from '../../src/base/failure.js';
 import { type Extent, isInside } from '../../src/base/range.js';
-import type { Disk } from '../../src/disk/disk.js';
+import type { ChangeCheck, Disk } from '../../src/disk/disk.js';
 
 export interface SimulatedOperation {
   readonly op: 'open' | 'read' | 'write' | 'zero' | 'trim' | 'sync' | 'extents' | 'size' | 'close';
@@ -37,6 +37,8 @@ export class SimulatedMedium {
    * a sync that fails so has lost what it was to make durable.
    */
   before: (operation: SimulatedOperation) => Promise<void> | undefined = () => undefined;
+  /** What a change waits for before it is checked: other changes of the same blocks, a batch. */
+  beforeCheck: (operation: SimulatedOperation) => Promise<void> | undefined = () => undefined;
   /** Of every kind of operation, how many have begun. */
   readonly begun: Record<SimulatedOperation['op'], number>;
   #unsynced: CachedWrite[] = [];
@@ -132,18 +134,18 @@ class SimulatedDisk implements Disk {
     this.#medium.cached.copy(into, 0, offset, offset + into.length);
   }
 
-  async write(offset: number, bytes: Buffer): Promise<void> {
-    await this.#perform('write', offset, bytes.length);
+  async write(offset: number, bytes: Buffer, check?: ChangeCheck): Promise<void> {
+    await this.#change({ op: 'write', offset, length: bytes.length }, check);
     this.#medium.apply(offset, bytes);
   }
 
-  async zero(offset: number, length: number): Promise<void> {
-    await this.#perform('zero', offset, length);
+  async zero(offset: number, length: number, _mayTrim: boolean, check?: ChangeCheck): Promise<void> {
+    await this.#change({ op: 'zero', offset, length }, check);
     this.#medium.apply(offset, Buffer.alloc(length));
   }
 
-  async trim(offset: number, length: number): Promise<void> {
-    await this.#perform('trim', offset, length);
+  async trim(offset: number, length: number, check?: ChangeCheck): Promise<void> {
+    await this.#change({ op: 'trim', offset, length }, check);
     this.#medium.apply(offset, Buffer.alloc(length));
   }
 
@@ -179,6 +181,13 @@ class SimulatedDisk implements Disk {
     let next = offset + 1;
     while (next < end && (this.#medium.cached[next] === 0) === isHole) next++;
     return { offset, length: next - offset, kind: isHole ? 'hole' : 'data' };
+  }
+
+  async #change(operation: SimulatedOperation, check: ChangeCheck = () => {}): Promise<void> {
+    const wait = this.#medium.beforeCheck(operation);
+    if (wait !== undefined) await wait;
+    check();
+    await this.#perform(operation.op, operation.offset, operation.length);
   }
 
   async #perform(op: SimulatedOperation['op'], offset: number, length: number): Promise<void> {

@@ -54,6 +54,30 @@ export async function startGateway(
   return { socketPath, uri: `nbd+unix:///?socket=${socketPath}`, program };
 }
 
+/** The server that the gateway said last that it uses. */
+export function serverInUse(gateway: Gateway, servers: readonly DiskServer[]): DiskServer {
+  const selected = gateway.program.lines('stdout').findLast((line) => line.includes('Selected server: '));
+  const server = servers.find(({ url }) => selected?.includes(`\`${url}`));
+  if (server === undefined) throw new Error(`no server was selected\n${gateway.program.report()}`);
+  return server;
+}
+
+/**
+ * SIGCONT to a server that was stopped. Resolves when it answers again, or when it turns out that the kernel has ended it meanwhile (rule S8
+ * of the failover protocol): then it is to be started again. Rejects when it ended in any other way.
+ */
+export async function resume({ program, url }: DiskServer): Promise<'goes on' | 'was ended'> {
+  program.signal('SIGCONT');
+  const answered = fetch(url, { method: 'HEAD' }).then(
+    () => undefined,
+    () => program.end(),
+  );
+  const exit = await Promise.race([program.exited, answered]);
+  if (exit === undefined) return 'goes on';
+  if (exit.signal === 'SIGKILL') return 'was ended';
+  throw new Error(`it ended by itself\n${program.report()}`);
+}
+
 let names = 0;
 
 /** Waits until somebody accepts connections there; fails when `program` ends first. */

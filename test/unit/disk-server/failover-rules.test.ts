@@ -55,6 +55,25 @@ test('S1: what waited for a slot is checked again immediately before it is appli
   assert.equal(bench.medium.begun.write, 1);
 });
 
+test('S1: what the disk itself let wait is checked again immediately before it is applied', async () => {
+  const bench = await Bench.started();
+  const gate = new Gate();
+  bench.medium.beforeCheck = () => gate.passed;
+  const late = bench.write(0, 1, { stamp: bench.stamp(1, { deadlineMs: bench.clock.nowMs() + 100 }) });
+  const stale = bench.write(0, 2, { stamp: bench.stamp(2, { session: 'x' }) });
+  const fresh = bench.write(0, 3, { stamp: bench.stamp(3, { session: 'x' }) });
+  const plain = bench.write(512, 4);
+  await bench.clock.advance(100);
+  gate.open();
+  const refused = await late;
+  assertFailed(refused, 'deadline-passed');
+  assert.equal(refused.failure.row.outcome, 'not-applied');
+  assertFailed(await stale, 'stale-epoch');
+  assertDone(await fresh);
+  assertDone(await plain);
+  assert.equal(bench.medium.begun.write, 2);
+});
+
 test('S2: a write of a higher epoch starts only when those of lower ones have ended', async () => {
   const bench = await Bench.started();
   const gate = bench.hold(({ op, offset }) => op === 'write' && offset === 0);

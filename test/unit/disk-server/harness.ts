@@ -14,6 +14,12 @@ export class Bench {
   readonly medium: SimulatedMedium;
   readonly server: DiskServer;
   readonly events: DiskEvent[] = [];
+  /** When the kernel would kill the process, as it was told last. */
+  killAtMs: number | undefined;
+  /** How often it was told. */
+  killTimerCalls = 0;
+  /** Runs when it is told. */
+  whenKillTimerIsSet: () => void = () => {};
 
   constructor(limits: Partial<DiskServerLimits> = {}, medium = new SimulatedMedium(65_536)) {
     let instances = 0;
@@ -21,6 +27,13 @@ export class Bench {
     this.server = new DiskServer({
       clock: this.clock,
       openDisk: () => medium.open(),
+      killTimer: {
+        set: (atMs) => {
+          this.killAtMs = atMs;
+          this.killTimerCalls++;
+          this.whenKillTimerIsSet();
+        },
+      },
       newInstance: () => `i${++instances}`,
       limits,
     });

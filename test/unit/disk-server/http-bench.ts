@@ -2,6 +2,7 @@
 import type { TestContext } from 'node:test';
 import { systemClock } from '../../../src/base/clock.js';
 import { DiskServer, type DiskServerLimits } from '../../../src/disk-server/disk-server.js';
+import { noKillTimer } from '../../../src/disk-server/fence.js';
 import type { FrontLimits } from '../../../src/disk-server/front.js';
 import { HttpBinding } from '../../../src/disk-server/http-binding.js';
 import { Gate } from '../../support/gate.js';
@@ -30,7 +31,9 @@ export class HttpBench {
     this.medium = medium;
     let instances = 0;
     const newInstance = () => `i${++instances}`;
-    this.core = new DiskServer({ clock: systemClock, openDisk: () => medium.open(), newInstance, limits });
+    this.core = new DiskServer({
+      ...{ clock: systemClock, openDisk: () => medium.open(), killTimer: noKillTimer, newInstance, limits },
+    });
     this.binding = new HttpBinding({ core: this.core, clock: systemClock, limits: { sweepMs: 10, ...front } });
   }
 

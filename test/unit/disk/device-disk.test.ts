@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import test, { type TestContext } from 'node:test';
 import { Channel } from '../../../src/base/channel.js';
+import { Failure } from '../../../src/base/failure.js';
 import { type DiskEvent, openDisk } from '../../../src/disk/open-disk.js';
 import { type LoopDevice, loopDevice, noLoopDevices } from '../../support/block-devices.js';
 
@@ -100,4 +101,21 @@ test('a write-protected device is served read-only, and says so', { skip }, asyn
 test('a device without a medium is waited for', { skip }, async (t) => {
   const loop = loopDevice(t, 0);
   await assert.rejects(openDisk(loop.path, { readOnly: false, direct: false }), { code: 'unavailable' });
+});
+
+test('a change that is refused in the last moment changes nothing, however it would be made', { skip }, async (t) => {
+  const disk = await openLoop(t, loopDevice(t, 4 * MiB));
+  await disk.write(0, Buffer.alloc(4 * MiB, 1));
+  const refusal = new Failure('deadline-passed');
+  const check = () => {
+    throw refusal;
+  };
+  await assert.rejects(disk.write(0, Buffer.alloc(512, 2), check), refusal);
+  await assert.rejects(disk.zero(0, MiB, false, check), refusal);
+  await assert.rejects(disk.zero(0, MiB, true, check), refusal);
+  await assert.rejects(disk.zero(1, 512, true, check), refusal);
+  await assert.rejects(disk.trim(0, MiB, check), refusal);
+  const all = Buffer.alloc(4 * MiB);
+  await disk.read(0, all);
+  assert.ok(all.equals(Buffer.alloc(4 * MiB, 1)));
 });

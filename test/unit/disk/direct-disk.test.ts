@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
+import { Failure } from '../../../src/base/failure.js';
 import type { Disk } from '../../../src/disk/disk.js';
 import { openDisk } from '../../../src/disk/open-disk.js';
 import { loopDevice, noLoopDevices } from '../../support/block-devices.js';
@@ -83,6 +84,24 @@ test('direct: a file that is no whole number of blocks is refused with a reason'
   const path = join(temporaryFolder(t), 'disk');
   writeFileSync(path, 'x'.repeat(5000));
   await assert.rejects(openDisk(path, direct), { code: 'unsupported', message: /multiple of \d+ bytes/ });
+});
+
+test('direct: each piece is checked when its turn has come, not while it waits for others', { skip }, async (t) => {
+  const { disk, path } = await openFile(t, 4 * MiB);
+  let seen = 0;
+  const look = () => {
+    seen = readFileSync(path)[0] ?? 0;
+  };
+  await Promise.all([disk.write(0, Buffer.alloc(4096, 1)), disk.write(0, Buffer.alloc(4096, 2), look)]);
+  assert.equal(seen, 1, 'the second is checked when the first has been written');
+  const refusal = new Failure('deadline-passed');
+  let pieces = 0;
+  const check = () => {
+    pieces += 1;
+    if (pieces === 2) throw refusal;
+  };
+  await assert.rejects(disk.write(0, Buffer.alloc(4 * MiB, 4), check), refusal);
+  assert.ok((await readAll(disk)).equals(Buffer.concat([Buffer.alloc(MiB, 4), Buffer.alloc(3 * MiB)])));
 });
 
 test('direct: a file that was truncated is unavailable, never zeroes', { skip }, async (t) => {

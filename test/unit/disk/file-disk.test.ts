@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import fc from 'fast-check';
-import type { FailureCode } from '../../../src/base/failure.js';
-import type { Disk } from '../../../src/disk/disk.js';
+import { Failure, type FailureCode } from '../../../src/base/failure.js';
+import type { ChangeCheck, Disk } from '../../../src/disk/disk.js';
 import { openDisk } from '../../../src/disk/open-disk.js';
 import { mountTmpfs, noMounts } from '../../support/block-devices.js';
 import { temporaryFolder } from '../../support/processes.js';
@@ -251,4 +251,45 @@ test('random operations leave the bytes that a model has, and a map that fits th
       { numRuns: 40 },
     );
   }
+});
+
+/** Lets `times` system calls pass, and refuses the next. */
+function refuseAfter(times: number): { check: ChangeCheck; refusal: Failure } {
+  const refusal = new Failure('deadline-passed');
+  let left = times;
+  const check = () => {
+    if (left === 0) throw refusal;
+    left -= 1;
+  };
+  return { check, refusal };
+}
+
+test('a change that is refused in the last moment changes nothing, however it would be made', async (t) => {
+  const { disk } = await openFile(t, 4 * MiB);
+  await disk.write(0, Buffer.alloc(4 * MiB, 1));
+  const { check, refusal } = refuseAfter(0);
+  const changes = [
+    () => disk.write(0, Buffer.alloc(512, 2), check),
+    () => disk.write(0, Buffer.alloc(MiB, 2), check),
+    () => disk.zero(0, MiB, false, check),
+    () => disk.zero(0, MiB, true, check),
+    () => disk.trim(0, MiB, check),
+  ];
+  for (const change of changes) await assert.rejects(change, refusal);
+  const together = [0, 512, 1024].map((offset) => disk.write(offset, Buffer.alloc(512, 2), check));
+  assert.deepEqual(
+    await Promise.allSettled(together),
+    together.map(() => ({ status: 'rejected', reason: refusal })),
+  );
+  assert.ok((await readBack(disk, 0, 4 * MiB)).equals(Buffer.alloc(4 * MiB, 1)));
+});
+
+test('zeroes that are written in pieces are checked before each', { skip: noMounts }, async (t) => {
+  // A tmpfs has no FALLOC_FL_ZERO_RANGE.
+  const { disk } = await openFile(t, 4 * MiB, mountTmpfs(t, 16 * MiB));
+  await disk.write(0, Buffer.alloc(4 * MiB, 1));
+  const { check, refusal } = refuseAfter(2);
+  await assert.rejects(disk.zero(0, 4 * MiB, false, check), refusal);
+  assert.ok((await readBack(disk, 0, 2 * MiB)).equals(Buffer.alloc(2 * MiB)));
+  assert.ok((await readBack(disk, 2 * MiB, 2 * MiB)).equals(Buffer.alloc(2 * MiB, 1)));
 });
