@@ -50,6 +50,8 @@ type WriteTask = Extract<Task, { deferrable: boolean }>;
 /** One HTTP request carries no more than this. */
 const pieceBytesMax = 1024 * 1024;
 const trimBytesMax = 256 * 1024 * 1024;
+/** How soon a commit that failed is tried again while writes wait for the room that it would make. */
+const commitRetryMs = 1000;
 const cacheBytesInFlight = pieceBytesMax;
 
 export class Gateway implements Volume {
@@ -101,7 +103,10 @@ export class Gateway implements Volume {
     const giveUpAtMs = this.#giveUpAtMs();
     return turn === undefined
       ? this.#read(offset, into, giveUpAtMs)
-      : turn.then(() => this.#read(offset, into, giveUpAtMs));
+      : turn.then(() => {
+          this.#refuseLate(giveUpAtMs);
+          return this.#read(offset, into, giveUpAtMs);
+        });
   }
 
   async write(offset: number, bytes: Buffer, fua: boolean): Promise<void> {
@@ -135,7 +140,11 @@ export class Gateway implements Volume {
    */
   async flush(): Promise<void> {
     const { isEmpty = true } = this.#retention ?? {};
-    if (!isEmpty || this.#pool.owesCommit) await this.#commit();
+    if (isEmpty && !this.#pool.owesCommit) return;
+    // Behind a commit that is under way it could take twice the time.
+    const waits = this.#commitRunning !== undefined;
+    const commit = this.#commit();
+    await (waits ? this.#inTime(commit, this.#giveUpAtMs(), 'no commit in time') : commit);
   }
 
   /** Reads the range and throws the data away: it is warm in the server's cache then. */
@@ -149,7 +158,11 @@ export class Gateway implements Volume {
 
   async extents(offset: number, length: number): Promise<Extent[]> {
     const giveUpAtMs = this.#giveUpAtMs();
-    await this.#order.readTurn(offset, length);
+    const turn = this.#order.readTurn(offset, length);
+    if (turn !== undefined) {
+      await turn;
+      this.#refuseLate(giveUpAtMs);
+    }
     const { answer } = await this.#pool.perform({ op: 'map', offset, length }, giveUpAtMs);
     assert(answer.extents !== undefined, 'a map is answered by extents');
     return answer.extents;
@@ -190,13 +203,18 @@ export class Gateway implements Volume {
     this.#sizeBytes = sizeBytes;
   }
 
-  /** No request is unanswered: nothing that was sent can still land (rule G4). */
+  /** No request is unanswered, also none that waits for its turn or for room: nothing that was sent can still land (rule G4). */
   get isIdle(): boolean {
-    return this.#pool.pending === 0;
+    return this.#pool.pending === 0 && this.#order.isEmpty;
   }
 
   #giveUpAtMs(): number {
     return this.#options.clock.nowMs() + this.#options.ioTimeoutMs;
+  }
+
+  /** The time went by in a queue: a write that is sent now could take one more request time-out, and who waits for it another one. */
+  #refuseLate(giveUpAtMs: number): void {
+    if (this.#options.clock.nowMs() >= giveUpAtMs) throw new Failure('gave-up', 'its turn did not come in time');
   }
 
   // --- reads and writes ---
@@ -228,7 +246,10 @@ export class Gateway implements Volume {
     const giveUpAtMs = this.#giveUpAtMs();
     const turn = this.#order.writeTurn(offset, length);
     try {
-      if (turn.ready !== undefined) await turn.ready;
+      if (turn.ready !== undefined) {
+        await turn.ready;
+        this.#refuseLate(giveUpAtMs);
+      }
       if (length <= pieceMax) await this.#writePiece(task(offset, length), payload, giveUpAtMs);
       else
         await allDone(pieces(offset, length, pieceMax), (...part) =>
@@ -262,19 +283,24 @@ export class Gateway implements Volume {
     const request = retention.promise(payloadBytes);
     if (request === undefined) return;
     this.#commitInBackground();
+    try {
+      await this.#inTime(request.admitted, giveUpAtMs, 'no room for another copy in time');
+    } catch (error) {
+      request.cancel();
+      throw error;
+    }
+  }
+
+  /** Waits for `promise`, but not for longer than a request may take. */
+  async #inTime(promise: Promise<void>, giveUpAtMs: number, why: string): Promise<void> {
     const { clock } = this.#options;
     let giveUp: (failure: Failure) => void = () => {};
     const limit = new Promise<never>((_, reject) => {
       giveUp = reject;
     });
-    const timer = clock.after(giveUpAtMs - clock.nowMs(), () =>
-      giveUp(new Failure('gave-up', 'no room for another copy in time')),
-    );
+    const timer = clock.after(giveUpAtMs - clock.nowMs(), () => giveUp(new Failure('gave-up', why)));
     try {
-      await Promise.race([request.admitted, limit]);
-    } catch (error) {
-      request.cancel();
-      throw error;
+      await Promise.race([promise, limit]);
     } finally {
       timer.cancel();
     }
@@ -309,9 +335,16 @@ export class Gateway implements Volume {
   #commitInBackground(): void {
     if (this.#commitRunning !== undefined) return;
     this.#commit().catch((error: unknown) => {
-      const retainedBytes = this.#retention?.retainedBytes ?? 0;
-      this.events.publish({ type: 'commit-failed', reason: asFailure(error).message, retainedBytes });
+      const { message, code } = asFailure(error);
+      const { retainedBytes = 0, isAwaited = false } = this.#retention ?? {};
+      this.events.publish({ type: 'commit-failed', reason: message, retainedBytes });
+      if (isAwaited && code !== 'shutting-down') this.#options.clock.after(commitRetryMs, () => this.#commitForRoom());
     });
+  }
+
+  /** Nobody else might: all who write may be waiting. */
+  #commitForRoom(): void {
+    if (this.#retention?.isAwaited === true) this.#commitInBackground();
   }
 
   // --- servers ---

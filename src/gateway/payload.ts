@@ -9,6 +9,8 @@ export class Payload {
   readonly bytes: Buffer;
   readonly #pool: BufferPool;
   #holders = 1;
+  /** How many copies of it, or of parts of it, are kept (retention.ts). */
+  copies = 0;
 
   /** The creator is the first holder. `bytes` must come from `pool`. */
   constructor(bytes: Buffer, pool: BufferPool) {

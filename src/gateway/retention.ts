@@ -2,7 +2,8 @@
  * Write-back mode's memory: a copy of each write that a server has acknowledged and may not have on stable storage.
  * Promise (failover rules G8 to G11): a copy stays until a commit that was sent after its acknowledgement, under the instance that
  * holds it, has succeeded; after a change of instance all copies are replayed, oldest first, before anything new.
- * Copies are kept in the order of acknowledgement, which for overlapping writes is the order of the writes.
+ * Copies are kept in the order of acknowledgement, which for overlapping writes is the order of the writes. A payload counts against the
+ * budget with its whole length as long as a copy of any part of it is kept: that is what it holds.
  */
 import { assert } from '../base/assert.js';
 import { overlaps } from '../base/range.js';
@@ -46,7 +47,7 @@ export class Retention {
     this.#budgetBytes = budgetBytes;
   }
 
-  /** Payload bytes held as copies. */
+  /** What is held as copies, bytes. */
   get retainedBytes(): number {
     return this.#bytes;
   }
@@ -58,6 +59,11 @@ export class Retention {
 
   get isEmpty(): boolean {
     return this.#copies.length === 0;
+  }
+
+  /** Writes wait for room. */
+  get isAwaited(): boolean {
+    return this.#waiting.length > 0;
   }
 
   /** Half of the budget is used: time for a commit in the background. */
@@ -104,14 +110,13 @@ export class Retention {
     if (!this.#copies.some((copy) => overlaps(copy, range))) return;
     const before = this.#copies;
     this.#copies = [];
-    this.#bytes = 0;
     for (const copy of before) {
       if (!overlaps(copy, range)) {
-        this.#add(copy);
+        this.#copies.push(copy);
         continue;
       }
       for (const rest of partsOutside(copy, offset, offset + length)) this.#add(rest);
-      release(copy);
+      this.#release(copy);
     }
     this.#admit();
   }
@@ -121,8 +126,7 @@ export class Retention {
     let count = 0;
     for (const copy of this.#copies) {
       if (copy.sequence > upTo) break;
-      this.#bytes -= heldBytes(copy);
-      release(copy);
+      this.#release(copy);
       count += 1;
     }
     this.#copies.splice(0, count);
@@ -145,7 +149,20 @@ export class Retention {
 
   #add(copy: Copy): void {
     this.#copies.push(copy);
-    this.#bytes += heldBytes(copy);
+    this.#bytes += copyBytes;
+    if (copy.what.op !== 'write') return;
+    const { payload } = copy.what;
+    if (payload.copies === 0) this.#bytes += payload.bytes.length;
+    payload.copies += 1;
+  }
+
+  #release(copy: Copy): void {
+    this.#bytes -= copyBytes;
+    if (copy.what.op !== 'write') return;
+    const { payload } = copy.what;
+    payload.copies -= 1;
+    if (payload.copies === 0) this.#bytes -= payload.bytes.length;
+    payload.release();
   }
 
   #hasRoom(bytes: number): boolean {
@@ -174,14 +191,6 @@ function keptForm(task: Extract<Task, { deferrable: boolean }>, payload: Payload
     case 'trim':
       return { op: 'trim' };
   }
-}
-
-function release(copy: Copy): void {
-  if (copy.what.op === 'write') copy.what.payload.release();
-}
-
-function heldBytes(copy: Copy): number {
-  return copyBytes + (copy.what.op === 'write' ? copy.length : 0);
 }
 
 /** What remains of a copy outside [start, end): none, one or two parts. */

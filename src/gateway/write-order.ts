@@ -20,6 +20,11 @@ class Turn {
 export class WriteOrder {
   readonly #unanswered = new Set<Turn>();
 
+  /** No write has a place in the order. */
+  get isEmpty(): boolean {
+    return this.#unanswered.size === 0;
+  }
+
   /** Undefined: no earlier write overlaps, start at once. */
   readTurn(offset: number, length: number): Promise<void> | undefined {
     return this.#unanswered.size === 0 ? undefined : this.#wait(offset, offset + length);

@@ -364,6 +364,89 @@ test('write-back: at half of the budget a commit starts, at the whole of it writ
   assert.equal(await state(second), 'done');
 });
 
+test('write-back: a gateway whose writes wait for room is not idle, though nothing is on its way', async () => {
+  const { gateway, clock, a, write } = setUp({ writeBack });
+  gateway.start();
+  await settled();
+  assert.ok(gateway.isIdle);
+  a.automatic = false;
+  const first = write(0, 5000);
+  await settled();
+  a.outstanding[0]?.answer();
+  assert.equal(await state(first), 'done');
+  const second = write(8192, 5000);
+  await settled();
+  a.outstanding[0]?.fail(new Failure('disk-error'));
+  await settled();
+  assert.equal(a.outstanding.length, 0);
+  assert.equal(gateway.isIdle, false);
+  await clock.advance(1000);
+  a.outstanding[0]?.answer();
+  await settled();
+  a.outstanding[0]?.answer();
+  assert.equal(await state(second), 'done');
+  a.outstanding[0]?.answer();
+  await settled();
+  assert.ok(gateway.isIdle);
+});
+
+test('write-back: a commit that failed is tried again while writes wait for room', async () => {
+  const { gateway, clock, a, write } = setUp({ writeBack });
+  gateway.start();
+  await settled();
+  a.automatic = false;
+  const first = write(0, 5000);
+  await settled();
+  a.outstanding[0]?.answer();
+  assert.equal(await state(first), 'done');
+  const second = write(8192, 5000);
+  await settled();
+  a.outstanding[0]?.fail(new Failure('disk-error'));
+  await clock.advance(999);
+  assert.equal(a.outstanding.length, 0, 'not at once');
+  await clock.advance(1);
+  assert.deepEqual(
+    a.outstanding.map(({ request }) => request.op),
+    ['flush'],
+  );
+  a.outstanding[0]?.answer();
+  await settled();
+  a.outstanding[0]?.answer();
+  assert.equal(await state(second), 'done');
+});
+
+test('write-back: a flush behind a commit that does not end is answered in its own time', async () => {
+  const { gateway, clock, a, b, write } = setUp({ writeBack });
+  gateway.start();
+  await settled();
+  await write(0, 512);
+  a.automatic = b.automatic = false;
+  a.found = b.found = new Failure('connection-refused');
+  const first = gateway.flush();
+  first.catch(() => {});
+  await clock.advance(29_000);
+  const second = gateway.flush();
+  second.catch(() => {});
+  await clock.advance(1200);
+  assert.equal(await state(first), 'gave-up');
+  await clock.advance(28_700);
+  assert.equal(await state(second), 'pending');
+  await clock.advance(200);
+  assert.equal(await state(second), 'gave-up');
+});
+
+test('what has waited for its turn until its time was over is not sent any more', async () => {
+  const { gateway, clock, a, b, write } = setUp({ ioTimeoutMs: 2000 });
+  gateway.start();
+  await settled();
+  a.automatic = b.automatic = false;
+  const waits = [write(0, 512), write(0, 512), gateway.read(0, Buffer.alloc(512)), gateway.extents(0, 512)];
+  for (const answer of waits) answer.catch(() => {});
+  await clock.advance(8500);
+  for (const answer of waits) assert.equal(await state(answer), 'gave-up', 'one request time-out and a second later');
+  assert.deepEqual([...a.outstanding, ...b.outstanding], []);
+});
+
 test('closing rejects what waits, and tells how much is not durable', async () => {
   const { gateway, clock, a, write } = setUp({ writeBack });
   gateway.start();

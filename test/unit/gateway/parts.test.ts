@@ -79,6 +79,22 @@ test('a durable write cuts the overlapped part out of older copies, and what rem
   assert.ok(retention.isEmpty);
 });
 
+test('what is kept of a payload counts against the budget with all that it holds', () => {
+  const pool = new BufferPool(1 << 20);
+  const retention = new Retention(10_000);
+  const old = payload(pool, 1, 8192);
+  retention.keep({ op: 'write', offset: 0, length: 4096, bytes: old.bytes.subarray(0, 4096), deferrable: true }, old);
+  retention.keep({ op: 'write', offset: 4096, length: 4096, bytes: old.bytes.subarray(4096), deferrable: true }, old);
+  old.release();
+  const whole = retention.retainedBytes;
+  assert.ok(whole >= 8192 && whole < 2 * 8192, 'once, though two pieces hold it');
+  retention.dropOverlapped(512, 7680);
+  assert.ok(retention.retainedBytes >= 8192, 'the first block holds the whole of it');
+  assert.notEqual(retention.promise(4096), undefined, 'so that there is no room for another one');
+  retention.dropOverlapped(0, 512);
+  assert.equal(retention.retainedBytes, 0);
+});
+
 test('a commit drops what it covers and nothing newer', () => {
   const retention = new Retention(1 << 20);
   retention.keep({ op: 'trim', offset: 0, length: 10, deferrable: true }, undefined);
