@@ -1,231 +1,47 @@
 /**
- * Simulated servers and the network to them: the real disk-server core behind an address, and a `Backend` whose requests travel as
- * encoded messages of the HTTP disk protocol. Messages are delayed, overtake each other, are held back for seconds, arrive after their
- * sender has given them up, and arrive at the successor of the process that they were meant for.
+ * The simulated network: a `Backend` whose requests travel as encoded messages of the HTTP disk protocol. Messages are delayed, overtake
+ * each other, are held back for seconds, arrive after their sender has given them up, and arrive at the successor of the process that
+ * they were meant for. An attempt to connect may be made twice.
  */
-import type { Timer } from '../../src/base/clock.js';
-import { asFailure, Failure } from '../../src/base/failure.js';
-import { DiskServer, type CoreRequest } from '../../src/disk-server/disk-server.js';
+import { Failure } from '../../src/base/failure.js';
+import type { CoreRequest } from '../../src/disk-server/disk-server.js';
 import type { Backend, Probe } from '../../src/gateway/backend.js';
-import { encodeFailure } from '../../src/http-disk/failure-codec.js';
 import type { DiskAnswer } from '../../src/http-disk/messages.js';
-import { decodeRequest, encodeRequest } from '../../src/http-disk/request-codec.js';
-import {
-  decodeAnswer,
-  decodeDescription,
-  encodeAnswer,
-  encodeDescription,
-  type EncodedResponse,
-} from '../../src/http-disk/response-codec.js';
-import { receivedFields, receivedLines } from '../support/received-fields.js';
-import { SimulatedDisk, type Storage } from './storage.js';
-import { Process, type World } from './world.js';
-
-interface Message {
-  readonly method: string;
-  readonly headers: string;
-  readonly body: Buffer | undefined;
-}
-
-interface Response {
-  readonly encoded: EncodedResponse;
-  readonly data: Buffer | undefined;
-}
-
-/** One address at which server processes come and go. */
-export class Host {
-  readonly address: string;
-  readonly storage: Storage;
-  readonly #world: World;
-  readonly #rate: number;
-  #life: Life | undefined;
-  #lives = 0;
-  /** Gateways (by name) that cannot reach this host at the moment. */
-  readonly cutOff = new Set<string>();
-  /** Break the connections of one gateway each. */
-  readonly resets = new Set<() => void>();
-
-  constructor(world: World, address: string, storage: Storage, rate: number) {
-    this.#world = world;
-    this.address = address;
-    this.storage = storage;
-    this.#rate = rate;
-  }
-
-  get life(): Life | undefined {
-    return this.#life;
-  }
-
-  start(): void {
-    if (this.#life !== undefined) return;
-    this.#lives += 1;
-    this.#life = new Life(this.#world, this, this.#rate, this.#lives);
-    this.#world.note(`${this.address} starts`);
-  }
-
-  /** kill -9 of the process; the host and its page cache live on. */
-  kill(): void {
-    const life = this.#life;
-    if (life === undefined) return;
-    this.#world.note(`${this.address} killed`);
-    this.#life = undefined;
-    life.die();
-  }
-
-  /** The whole host loses power. */
-  crash(): void {
-    this.#world.note(`${this.address} loses power`);
-    const owned =
-      this.storage.kind === 'own' || this.storage.owner === undefined || this.storage.owner === this.#life?.disk;
-    this.kill();
-    if (owned) this.storage.crash();
-  }
-
-  /** Something on the way breaks all connections; what is on its way may still arrive. */
-  reset(): void {
-    this.#world.note(`${this.address} connections reset`);
-    for (const reset of this.resets) reset();
-  }
-
-  /** SIGTERM: the listener closes last (rule S6). */
-  stop(): void {
-    const life = this.#life;
-    if (life === undefined || life.process.state !== 'running') return;
-    this.#world.note(`${this.address} stops`);
-    void life.server.stop().then(() => {
-      if (this.#life !== life) return;
-      this.#world.note(`${this.address} stopped`);
-      this.#life = undefined;
-      life.die();
-    });
-  }
-}
-
-/** One server process. */
-export class Life {
-  readonly process: Process;
-  readonly server: DiskServer;
-  disk: SimulatedDisk | undefined;
-  readonly #host: Host;
-  readonly #world: World;
-  readonly #rate: number;
-  #killTimer: Timer | undefined;
-  /** Run when the process dies: its connections break. */
-  readonly broken = new Set<() => void>();
-
-  constructor(world: World, host: Host, rate: number, number: number) {
-    this.#world = world;
-    this.#host = host;
-    this.#rate = rate;
-    this.process = new Process(world, rate, world.random.whole(1, 1e6));
-    let opened = 0;
-    this.server = new DiskServer({
-      clock: this.process,
-      openDisk: () => this.#open(),
-      killTimer: { set: (atMs) => this.#killAt(atMs) },
-      newInstance: () => {
-        opened += 1;
-        return `${host.address.replaceAll(/[.:]/g, '-')}-${number}-${opened}`;
-      },
-      limits: { slots: 2 },
-    });
-    this.server.events.subscribe((event) => {
-      if (this.process.state !== 'dead')
-        world.note(`${host.address} disk ${event.is}${'reason' in event ? `: ${event.reason}` : ''}`);
-    });
-    void this.server.start();
-  }
-
-  /** The kernel's timer: it strikes a paused process, too. Somebody starts the server again. */
-  #killAt(atMs: number | undefined): void {
-    this.#killTimer?.cancel();
-    if (atMs === undefined) return;
-    this.#killTimer = this.#world.after((atMs - this.process.nowMs()) / this.#rate, () => {
-      if (this.process.state === 'dead') return;
-      this.#world.note(`${this.#host.address} ends itself`);
-      this.#host.kill();
-      this.#world.after(this.#world.random.between(100, 2000), () => this.#host.start());
-    });
-  }
-
-  #open(): Promise<SimulatedDisk> {
-    const { storage } = this.#host;
-    const disk = new SimulatedDisk(storage, this.process);
-    return new Promise((resolve, reject) => {
-      this.process.after(this.#world.random.between(0.1, 10), () => {
-        if (storage.kind === 'fenced' && storage.owner !== undefined)
-          return reject(new Failure('unavailable', 'another host is Primary'));
-        if (storage.kind === 'fenced') storage.owner = disk;
-        this.disk = disk;
-        resolve(disk);
-      });
-    });
-  }
-
-  die(): void {
-    this.process.kill();
-    const { storage } = this.#host;
-    if (this.disk !== undefined) {
-      storage.endWrites(this.disk);
-      if (storage.owner === this.disk) storage.owner = undefined;
-    }
-    for (const connectionBreaks of this.broken) connectionBreaks();
-    this.broken.clear();
-  }
-
-  /** What the HTTP binding does: decodes, executes, encodes. */
-  async handle(message: Message): Promise<Response> {
-    try {
-      if (message.method === 'HEAD') {
-        const description = { ...(await this.server.probe()), endpoint: this.#host.address };
-        return { encoded: encodeDescription(description), data: undefined };
-      }
-      return await this.#execute(message);
-    } catch (error) {
-      return {
-        encoded: encodeFailure(asFailure(error)),
-        data: undefined,
-      };
-    }
-  }
-
-  async #execute(message: Message): Promise<Response> {
-    const facts = this.server.disk;
-    if (facts === undefined) throw this.server.refusal();
-    const request = decodeRequest(message.method, receivedLines(message.headers), facts.sizeBytes) as CoreRequest;
-    const into = request.op === 'read' ? Buffer.alloc(request.length) : undefined;
-    const outcome = await this.server.execute(request, message.body, into);
-    if (outcome.at === 'done') return { encoded: encodeAnswer(request, outcome.answer, facts), data: into };
-    return {
-      encoded: encodeFailure(outcome.failure, { answer: outcome.answer, sizeBytes: facts.sizeBytes }),
-      data: undefined,
-    };
-  }
-}
+import { encodeRequest } from '../../src/http-disk/request-codec.js';
+import { decodeAnswer, decodeDescription } from '../../src/http-disk/response-codec.js';
+import { receivedFields } from '../support/received-fields.js';
+import type { Host, Life, Message, Response } from './host.js';
+import type { NetworkPlan } from './plan.js';
+import type { Process } from './process.js';
+import type { World } from './world.js';
 
 interface Pending {
+  /** A connection is made for it. */
+  readonly connects: boolean;
   readonly resolve: (response: Response) => void;
   readonly reject: (failure: Failure) => void;
+}
+
+interface Gateway {
+  readonly name: string;
+  readonly process: Process;
 }
 
 /** One gateway's way to one host. */
 export class SimulatedBackend implements Backend {
   readonly name: string;
   readonly #world: World;
-  readonly #gateway: { readonly name: string; readonly process: Process };
+  readonly #plan: NetworkPlan;
+  readonly #gateway: Gateway;
   readonly #host: Host;
   readonly #hosts: readonly Host[];
   #pending = new Set<Pending>();
 
   /** `hosts`: all that there are, as any of them can be asked whether it refuses. */
-  constructor(
-    world: World,
-    gateway: { readonly name: string; readonly process: Process },
-    host: Host,
-    hosts: readonly Host[],
-  ) {
+  constructor(world: World, plan: NetworkPlan, gateway: Gateway, host: Host, hosts: readonly Host[]) {
     this.#hosts = hosts;
     this.#world = world;
+    this.#plan = plan;
     this.#gateway = gateway;
     this.#host = host;
     this.name = `http://${host.address}`;
@@ -256,8 +72,9 @@ export class SimulatedBackend implements Backend {
     const asked = this.#hosts.find((host) => host.address === endpoint);
     return new Promise((resolve) => {
       this.#world.after(this.#world.random.between(0.05, 2), () => {
-        const reached = asked !== undefined && !asked.cutOff.has(this.#gateway.name);
+        const reached = asked !== undefined && !asked.cuts.has(this.#gateway.name);
         const refused = reached && asked.life === undefined;
+        this.#world.count(refused ? 'a refused connection proves a death' : 'no proof of a death');
         this.#gateway.process.after(reached ? 0.1 : 1000, () => resolve(refused));
       });
     });
@@ -273,66 +90,80 @@ export class SimulatedBackend implements Backend {
     for (const pending of given) pending.reject(new Failure('connection-lost', why));
   }
 
-  #isCutOff(): boolean {
-    return this.#host.cutOff.has(this.#gateway.name);
-  }
-
-  #exchange(message: Message, connect: boolean): Promise<Response> {
+  #exchange(message: Message, connects: boolean): Promise<Response> {
     const meantFor = this.#host.life;
     return new Promise((resolve, reject) => {
-      const pending = { resolve, reject };
+      const pending = { connects, resolve, reject };
       this.#pending.add(pending);
-      this.#world.after(this.#travelMs(), () => this.#arrive(message, connect, meantFor, pending));
+      const copies = connects && this.#world.random.chance(this.#plan.connectedTwice) ? 2 : 1;
+      if (copies > 1) this.#world.count('connection attempt made twice');
+      for (let copy = 0; copy < copies; copy += 1)
+        this.#world.after(this.#travelMs(), () => this.#arrive(message, meantFor, pending));
     });
   }
 
   /** A message reaches the host, if it can; whether its sender still wants an answer makes no difference. */
-  #arrive(message: Message, connect: boolean, meantFor: Life | undefined, pending: Pending): void {
+  #arrive(message: Message, meantFor: Life | undefined, pending: Pending): void {
     const { random } = this.#world;
-    if (this.#isCutOff()) {
+    const cut = this.#host.cuts.get(this.#gateway.name);
+    if (cut !== undefined && cut !== 'answers') {
       // Sent again by TCP until it arrives, or never.
-      if (random.chance(0.9))
-        this.#world.after(random.between(200, 3000), () => this.#arrive(message, connect, meantFor, pending));
+      const isLost = random.chance(0.1);
+      this.#world.count(isLost ? 'request lost' : 'request delayed by a cut');
+      if (!isLost) this.#world.after(random.between(200, 3000), () => this.#arrive(message, meantFor, pending));
       return;
     }
     const { life } = this.#host;
+    const { connects } = pending;
     if (life === undefined) {
-      this.#answerLater(pending, () => pending.reject(new Failure(connect ? 'connection-refused' : 'connection-lost')));
+      if (!connects && random.chance(this.#plan.keptForSuccessor)) {
+        this.#world.after(random.between(1, 200), () => this.#arrive(message, meantFor, pending));
+        return;
+      }
+      const code = connects ? 'connection-refused' : 'connection-lost';
+      this.#answerLater(pending, () => pending.reject(new Failure(code)));
       return;
     }
-    // Only something in between (a proxy) delivers to a process that the connection was not made to.
-    if (life !== meantFor && !connect && !random.chance(0.3)) {
-      this.#answerLater(pending, () => pending.reject(new Failure('connection-lost')));
-      return;
+    if (life !== meantFor && !connects) {
+      // Only something in between (a proxy) delivers to a process that the connection was not made to.
+      if (random.chance(0.3)) {
+        this.#answerLater(pending, () => pending.reject(new Failure('connection-lost')));
+        return;
+      }
+      this.#world.count(`${kindOf(message)} delivered to the successor of the process it was meant for`);
     }
+    if (!this.#pending.has(pending)) this.#world.count(`${kindOf(message)} arrives after its sender gave it up`);
     const breaks = () => this.#answerLater(pending, () => pending.reject(new Failure('connection-lost')));
     life.broken.add(breaks);
-    life.process.do(() => {
-      void life.handle(message).then((response) => {
-        life.process.do(() => {
-          life.broken.delete(breaks);
-          this.#answerLater(pending, () => pending.resolve(response));
-        });
-      });
+    life.receive(message, (response) => {
+      life.broken.delete(breaks);
+      this.#answerLater(pending, () => pending.resolve(response));
     });
   }
 
   #answerLater(pending: Pending, settle: () => void): void {
     this.#world.after(this.#travelMs(), () => {
-      if (this.#isCutOff()) {
+      const cut = this.#host.cuts.get(this.#gateway.name);
+      if (cut !== undefined && cut !== 'requests') {
+        this.#world.count('answer delayed by a cut');
         this.#world.after(this.#world.random.between(200, 3000), () => this.#answerLater(pending, settle));
         return;
       }
       this.#gateway.process.do(() => {
         if (this.#pending.delete(pending)) settle();
+        else this.#world.count('answer to a request that was given up');
       });
     });
   }
 
   /** Mostly a millisecond; now and then something holds it back for seconds. */
   #travelMs(): number {
-    const { random } = this.#world;
-    if (random.chance(this.#world.heldBack)) return random.between(500, 8000);
+    const { random, isCalm } = this.#world;
+    if (!isCalm && random.chance(this.#plan.heldBack)) return random.between(500, 8000);
     return random.chance(0.1) ? random.between(5, 60) : random.between(0.05, 1.5);
   }
+}
+
+function kindOf({ method }: Message): string {
+  return method === 'PUT' ? 'write' : 'request';
 }

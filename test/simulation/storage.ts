@@ -8,10 +8,11 @@
  *
  * A disk of `blocks` blocks of {@link blockBytes} bytes; a block holds one number, its value. Writes of whole blocks only.
  */
-import { asFailure, Failure } from '../../src/base/failure.js';
+import { asFailure, Failure, type FailureCode } from '../../src/base/failure.js';
 import type { Extent } from '../../src/base/range.js';
 import type { ChangeCheck, Disk } from '../../src/disk/disk.js';
-import type { Process, World } from './world.js';
+import type { Process } from './process.js';
+import type { World } from './world.js';
 
 export const blockBytes = 16;
 export type StorageKind = 'own' | 'fenced' | 'shared';
@@ -35,10 +36,17 @@ export class Storage {
   readonly writing = new Set<Writing>();
   unsynced: Unsynced[] = [];
   owner: SimulatedDisk | undefined;
+  /** When a crash took away what was not synced. */
+  readonly crashesMs: number[] = [];
   /** The next sync fails, and what it should have saved is lost at the next crash. */
   failNextSync = false;
-  /** The next write fails with this. */
+  /** The next write fails with this, and leaves a part of it written. */
   failNextWrite: 'disk-error' | 'no-space' | undefined;
+  failNextRead = false;
+  /** No read and no sync ends before. */
+  hangsUntilMs = 0;
+  /** Writes that begin before take as long as the gateway allows for. */
+  writesLateUntilMs = 0;
 
   constructor(world: World, kind: StorageKind, blocks: number) {
     this.world = world;
@@ -58,13 +66,29 @@ export class Storage {
     for (const writing of [...this.writing]) {
       if (writing.owner !== owner) continue;
       this.writing.delete(writing);
-      if (this.world.random.chance(0.5)) writing.apply();
+      const applied = this.world.random.chance(0.5);
+      this.world.count(
+        applied ? 'process dies in a write, which is applied' : 'process dies in a write, which is not applied',
+      );
+      if (applied) writing.apply();
     }
+  }
+
+  /** Nothing goes wrong any more. */
+  heal(): void {
+    this.failNextSync = false;
+    this.failNextWrite = undefined;
+    this.failNextRead = false;
+    this.hangsUntilMs = 0;
   }
 
   /** The host died: any part of what was not synced is gone. */
   crash(): void {
     for (const { block, value } of this.unsynced) if (this.world.random.chance(0.5)) this.durable[block] = value;
+    this.world.count(
+      this.unsynced.length === 0 ? 'power lost, everything was synced' : 'power lost with unsynced writes',
+    );
+    this.crashesMs.push(this.world.nowMs);
     this.unsynced = [];
     for (const [block, value] of this.durable.entries()) this.visible[block] = value;
   }
@@ -90,13 +114,20 @@ export class SimulatedDisk implements Disk {
   }
 
   readNow(offset: number, into: Buffer): boolean {
-    if (this.#isShutOut() || this.#storage.world.random.chance(0.5)) return false;
+    const { world, hangsUntilMs, failNextRead } = this.#storage;
+    if (this.#isShutOut() || failNextRead || hangsUntilMs > world.nowMs || world.random.chance(0.5)) return false;
     this.#fill(offset, into);
     return true;
   }
 
   read(offset: number, into: Buffer): Promise<void> {
-    return this.#later(0.05, 5, () => this.#fill(offset, into));
+    const storage = this.#storage;
+    const fails = storage.failNextRead;
+    storage.failNextRead = false;
+    return this.#later(0.05, 5, () => {
+      if (fails) throw this.#error('disk-error', 'read');
+      this.#fill(offset, into);
+    });
   }
 
   write(offset: number, bytes: Buffer, check?: ChangeCheck): Promise<void> {
@@ -121,7 +152,7 @@ export class SimulatedDisk implements Disk {
       storage.failNextSync = false;
       return this.#later(0.1, 5, () => {
         storage.unsynced = storage.unsynced.filter((write) => !saved.includes(write)); // dropped, never written
-        throw new Failure('disk-error', 'EIO from fdatasync');
+        throw this.#error('disk-error', saved.length > 0 ? 'sync, unsynced writes are dropped' : 'sync');
       });
     }
     return this.#later(0.1, 20, () => {
@@ -164,26 +195,26 @@ export class SimulatedDisk implements Disk {
   #store(first: number, values: readonly number[], check: ChangeCheck = () => {}): Promise<void> {
     const storage = this.#storage;
     const { world } = storage;
-    if (storage.failNextWrite !== undefined) {
-      const code = storage.failNextWrite;
-      storage.failNextWrite = undefined;
-      return Promise.reject(new Failure(code, 'the disk says so'));
-    }
+    const code = storage.failNextWrite;
+    storage.failNextWrite = undefined;
+    const written = code === undefined ? values : values.slice(0, world.random.whole(0, values.length));
     return new Promise((resolve, reject) => {
       const writing: Writing = {
         owner: this,
         apply: () => {
           if (this.#isShutOut()) return;
-          for (const [index, value] of values.entries()) storage.put(first + index, value);
+          for (const [index, value] of written.entries()) storage.put(first + index, value);
         },
       };
-      const enterKernel = () => {
+      const enterKernel = (lastsMs: number) => {
         storage.writing.add(writing);
-        world.after(writeDelayMs(world), () => {
+        world.after(lastsMs, () => {
           if (!storage.writing.delete(writing)) return;
-          const shutOut = this.#isShutOut();
+          const failure = this.#isShutOut()
+            ? this.#error('unavailable', "write, the disk is another host's")
+            : code && this.#error(code, 'write');
           writing.apply();
-          this.#process.do(() => (shutOut ? reject(new Failure('unavailable', 'shut out')) : resolve()));
+          this.#process.do(() => (failure === undefined ? resolve() : reject(failure)));
         });
       };
       const handOver = () => {
@@ -192,7 +223,9 @@ export class SimulatedDisk implements Disk {
         } catch (error) {
           return reject(asFailure(error));
         }
-        world.after(threadDelayMs(world), () => this.#process.do(enterKernel));
+        // As long as the gateway allows for (landingMarginMs in gateway/pool.ts).
+        if (world.nowMs < storage.writesLateUntilMs) enterKernel(world.random.between(985, 999));
+        else world.after(threadDelayMs(world), () => this.#process.do(() => enterKernel(writeDelayMs(world))));
         this.afterNextCheck?.();
         this.afterNextCheck = undefined;
       };
@@ -201,12 +234,19 @@ export class SimulatedDisk implements Disk {
     });
   }
 
+  #error(code: FailureCode, what: string): Failure {
+    this.#storage.world.count(`disk answers ${code} to a ${what}`);
+    return new Failure(code, `the disk says so of a ${what}`);
+  }
+
   #later(minMs: number, maxMs: number, effect: () => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      const { world } = this.#storage;
-      world.after(world.random.between(minMs, maxMs), () => {
+      const { world, hangsUntilMs } = this.#storage;
+      const hangsMs = Math.max(0, hangsUntilMs - world.nowMs);
+      if (hangsMs > 0) world.count('the disk hangs');
+      world.after(hangsMs + world.random.between(minMs, maxMs), () => {
         this.#process.do(() => {
-          if (this.#isShutOut()) return reject(new Failure('unavailable', 'shut out'));
+          if (this.#isShutOut()) return reject(this.#error('unavailable', "request, the disk is another host's"));
           try {
             effect();
             resolve();

@@ -3,7 +3,9 @@ import type { ReceivedFields } from '../../src/http-disk/fields.js';
 
 /** From a response's fields. */
 export function receivedFields(sent: Readonly<Record<string, string>>): ReceivedFields {
-  return Object.fromEntries(Object.entries(sent).map(([name, value]) => [name.toLowerCase(), value]));
+  const fields: Record<string, string> = {};
+  for (const name in sent) fields[lowerCase(name)] = sent[name] ?? '';
+  return fields;
 }
 
 /** From a request's header lines. */
@@ -11,7 +13,16 @@ export function receivedLines(lines: string): ReceivedFields {
   const fields: Record<string, string> = {};
   for (const line of lines.split('\r\n')) {
     const colon = line.indexOf(':');
-    if (colon > 0) fields[line.slice(0, colon).toLowerCase()] = line.slice(colon + 1).trim();
+    if (colon > 0) fields[lowerCase(line.slice(0, colon))] = line.slice(colon + 1).trim();
   }
   return fields;
+}
+
+/** There are few names, and the simulation asks for them all the time. */
+const known = new Map<string, string>();
+
+function lowerCase(name: string): string {
+  let lower = known.get(name);
+  if (lower === undefined) known.set(name, (lower = name.toLowerCase()));
+  return lower;
 }

@@ -148,7 +148,7 @@ export class RecordedLoad {
 
   /** Judges everything since the start, or since {@link forget}. Throws with what is wrong. */
   judge(): void {
-    this.#throwFaults(judgeBlock);
+    this.#throwFaults((history) => judgeBlock(history));
   }
 
   /** A new history that begins with what was read last. Call it when everything was just read back and judged. */
