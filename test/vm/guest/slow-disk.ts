@@ -7,7 +7,7 @@ import { mebibyte, type Server, startServer } from './volume.js';
 
 const diskDelayMs = 5000;
 const sectors = 131_072;
-const preload = fileURLToPath(new URL('../../support/loop-delay.cjs', import.meta.url));
+const preload = fileURLToPath(new URL('../../support/loop-delay.js', import.meta.url));
 /** More than the disk server does at a time. */
 const reads = 20;
 const writes = 2;
@@ -52,7 +52,7 @@ for (const args of [[], ['--direct']]) {
     `a slow disk${args.map((arg) => ` (${arg})`).join('')} does not hold up who wants nothing of it`,
     async (context) => {
       const disk = await slowDisk(context, `slow${args.join('')}`);
-      const options = { args, environment: { NODE_OPTIONS: `--require=${preload}` } };
+      const options = { args, environment: { NODE_OPTIONS: `--import=${preload}` } };
       const server = await startServer(context, disk, options);
       await loopDelayMs(server, 1); // what the start took
       let answered = 0;
