@@ -14,6 +14,10 @@ export class Attachment {
   readonly clock: ServerClock | undefined;
   /** The address that the instance publishes as its own, if that is where we are connected (rule G5). */
   readonly endpoint: string | undefined;
+  /** Where it answers itself, as far as anybody knows: whoever answered there before is gone. */
+  readonly place: string | undefined;
+  /** It is sent one request at a time: while it serves somebody else, what we send waits, and its time runs. */
+  readonly oneAtATime: boolean;
   /** The process is certainly gone: none of our transmissions to it can land any more. */
   provenGone = false;
 
@@ -29,6 +33,9 @@ export class Attachment {
         : undefined;
     this.endpoint =
       description.endpoint !== undefined && description.endpoint === probe.endpoint ? probe.endpoint : undefined;
+    // A server that publishes no address of its own (an old one) does not say either that it is elsewhere.
+    this.place = description.endpoint === undefined ? probe.endpoint : this.endpoint;
+    this.oneAtATime = probe.oneAtATime;
   }
 
   has(feature: Feature): boolean {

@@ -44,4 +44,6 @@ export interface Probe {
   readonly receivedAtMs: number;
   /** `ADDRESS:PORT` that the connection went to (as `DiskDescription.endpoint` is written). Undefined through a proxy. */
   readonly endpoint: string | undefined;
+  /** It closes the connection after each answer, as servers do that serve one connection at a time. */
+  readonly oneAtATime: boolean;
 }

@@ -269,9 +269,9 @@ export class Gateway implements Volume {
     const payloadBytes = task.op === 'write' && task.deferrable ? task.length : 0;
     await this.#waitForRoom(retention, payloadBytes, giveUpAtMs);
     try {
-      const { deferred } = await this.#pool.perform(task, giveUpAtMs);
-      if (deferred) retention.keep(task, payload);
-      else retention.dropOverlapped(task.offset, task.length); // rule G11
+      const { outcome } = await this.#pool.perform(task, giveUpAtMs);
+      if (outcome === 'deferred') retention.keep(task, payload);
+      else if (outcome === 'durable') retention.dropOverlapped(task.offset, task.length); // rule G11
     } finally {
       retention.settle(payloadBytes);
     }

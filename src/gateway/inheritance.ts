@@ -152,5 +152,5 @@ function standIn({ server, endpoint, instance }: InheritedServer, backend: Backe
     ...{ sizeBytes: 0, readOnly: false, features: new Set(['session'] as const), instance, clockMs: 0, endpoint },
     ...{ logicalBlockBytes: 512, physicalBlockBytes: 512 },
   };
-  return new Attachment(absent, { description, sentAtMs: nowMs, receivedAtMs: nowMs, endpoint });
+  return new Attachment(absent, { description, sentAtMs: nowMs, receivedAtMs: nowMs, endpoint, oneAtATime: false });
 }

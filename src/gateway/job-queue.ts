@@ -23,6 +23,13 @@ export class JobQueue {
     return this.small.length + this.large.length;
   }
 
+  /** Both lines, first the one whose first job is the older: where there is only room for one job, no line may starve. */
+  get byAge(): readonly [Job[], Job[]] {
+    const { small, large } = this;
+    const first = (line: readonly Job[]) => line[0]?.sequence ?? Number.POSITIVE_INFINITY;
+    return first(large) < first(small) ? [large, small] : [small, large];
+  }
+
   *[Symbol.iterator](): Iterator<Job> {
     yield* this.small;
     yield* this.large;

@@ -33,8 +33,11 @@ export type Task =
 /** The outcome of a task that succeeded. */
 export interface Done {
   readonly answer: DiskAnswer;
-  /** The write is acknowledged but not yet durable: a copy must be kept. */
-  readonly deferred: boolean;
+  /**
+   * `deferred`: the write is acknowledged but not yet durable, a copy must be kept. `skipped`: nothing was sent, the server has no such
+   * operation and needs none.
+   */
+  readonly outcome: 'durable' | 'deferred' | 'skipped';
   readonly attachment: Attachment;
 }
 

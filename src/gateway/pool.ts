@@ -58,6 +58,7 @@ const deathCheckPeriodMs = 20;
 const inheritedCheckPeriodMs = 200;
 
 const inFlightJobsMax = 256;
+const inFlightReplaysMax = 32;
 const inFlightLargeBytesMax = 8 * 1024 * 1024;
 
 type State =
@@ -136,7 +137,7 @@ export class Pool {
       if (this.#state.at === 'closed') return reject(new Failure('shutting-down'));
       const job = this.#newJob(task, giveUpAtMs, false, resolve, reject);
       const ready = this.current;
-      if (ready !== undefined && this.#waiting.size === 0 && this.#hasRoom(job) && this.#isFree(job, ready)) {
+      if (ready !== undefined && this.#waiting.size === 0 && this.#hasRoom(job, ready) && this.#isFree(job, ready)) {
         this.#send(job, ready);
       } else {
         this.#waiting.add(job);
@@ -183,8 +184,8 @@ export class Pool {
     if (this.#state.at !== 'ready' || this.#waiting.size === 0) return;
     const { attachment } = this.#state;
     const nowMs = this.#options.clock.nowMs();
-    this.#pumpLine(this.#waiting.small, attachment, nowMs);
-    this.#pumpLine(this.#waiting.large, attachment, nowMs);
+    const { small, large, byAge } = this.#waiting;
+    for (const line of attachment.oneAtATime ? byAge : [small, large]) this.#pumpLine(line, attachment, nowMs);
   }
 
   #pumpLine(line: Job[], attachment: Attachment, nowMs: number): void {
@@ -192,15 +193,15 @@ export class Pool {
     let next = 0;
     for (; next < line.length; next += 1) {
       const job = line[next];
-      if (job === undefined || this.current !== attachment || !this.#hasRoom(job)) break;
+      if (job === undefined || this.current !== attachment || !this.#hasRoom(job, attachment)) break;
       if (this.#mayBeSent(job, attachment, nowMs)) this.#send(job, attachment);
       else line[kept++] = job;
     }
     line.splice(kept, next - kept);
   }
 
-  #hasRoom(job: Job): boolean {
-    if (this.#inFlight.size >= inFlightJobsMax) return false;
+  #hasRoom(job: Job, { oneAtATime }: Attachment): boolean {
+    if (this.#inFlight.size >= (oneAtATime ? 1 : inFlightJobsMax)) return false;
     if (isSmall(job) || this.#inFlightLargeBytes === 0) return true;
     return this.#inFlightLargeBytes + bytesOnTheWire(job) <= inFlightLargeBytesMax;
   }
@@ -234,7 +235,7 @@ export class Pool {
     if (plan.kind === 'fail') return job.reject(plan.failure);
     job.deferred = deferred;
     job.coversUpTo = retention?.newest ?? 0;
-    if (plan.kind === 'answer') return job.resolve({ answer: plan.answer, deferred: false, attachment });
+    if (plan.kind === 'answer') return job.resolve({ answer: plan.answer, outcome: 'skipped', attachment });
     job.sentTo = attachment;
     job.sentAtMs = nowMs;
     job.deadlineMs = stamp?.deadlineMs ?? 0;
@@ -273,7 +274,7 @@ export class Pool {
 
   #succeed(job: Job, attachment: Attachment, answer: DiskAnswer): void {
     if (job.task.op === 'flush') this.#options.retention?.dropCommitted(job.coversUpTo);
-    job.resolve({ answer, deferred: job.deferred, attachment });
+    job.resolve({ answer, outcome: job.deferred ? 'deferred' : 'durable', attachment });
   }
 
   #failed(job: Job, attachment: Attachment, failure: Failure): void {
@@ -373,7 +374,8 @@ export class Pool {
       await this.#untilReplaysLanded(attachment);
       const tasks = retention.replayTasks();
       events.publish({ type: 'replaying', server: backend.name, writes: tasks.length, bytes: retention.retainedBytes });
-      const complete = await replay(tasks, (task) => this.#performNow(task, attachment));
+      const atOnce = attachment.oneAtATime ? 1 : inFlightReplaysMax;
+      const complete = await replay(tasks, atOnce, (task) => this.#performNow(task, attachment));
       if (!complete) return;
       events.publish({ type: 'replayed', server: backend.name });
     }
@@ -419,12 +421,12 @@ export class Pool {
 
   /** A new process on the very address that a lost instance published as its own: the old one does not listen there any more. */
   #concludeDeaths(attachment: Attachment): void {
-    if (!this.#options.refusalProvesDeath || attachment.endpoint === undefined) return;
+    if (!this.#options.refusalProvesDeath || attachment.place === undefined) return;
     for (const feared of this.#inherited?.feared(attachment, this.#options.clock.nowMs()) ?? []) {
-      if (feared.endpoint === attachment.endpoint) this.#inherited?.died(feared);
+      if (feared.endpoint === attachment.place) this.#inherited?.died(feared);
     }
     for (const suspect of this.#suspects) {
-      if (suspect.endpoint === attachment.endpoint && !suspect.isSameInstance(attachment)) suspect.provenGone = true;
+      if (suspect.endpoint === attachment.place && !suspect.isSameInstance(attachment)) suspect.provenGone = true;
     }
   }
 

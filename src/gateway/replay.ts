@@ -7,11 +7,13 @@ import { WriteOrder } from './write-order.js';
 
 type WriteTask = Extract<Task, { deferrable: boolean }>;
 
-const inFlightWritesMax = 32;
-
-/** Resolves with whether every task was done. After a first failure nothing more is started. `tasks`: oldest first. */
+/**
+ * Resolves with whether every task was done. After a first failure nothing more is started. `tasks`: oldest first.
+ * `inFlightMax`: so many at a time.
+ */
 export async function replay(
   tasks: readonly WriteTask[],
+  inFlightMax: number,
   perform: (task: WriteTask) => Promise<boolean>,
 ): Promise<boolean> {
   const order = new WriteOrder();
@@ -28,6 +30,6 @@ export async function replay(
       turn.done();
     }
   };
-  await Promise.all(Array.from({ length: inFlightWritesMax }, worker));
+  await Promise.all(Array.from({ length: inFlightMax }, worker));
   return complete;
 }

@@ -76,7 +76,7 @@ export class HttpBackend implements Backend {
     this.#use(probed);
     const { description, sentAtMs, receivedAtMs, route } = probed;
     const endpoint = route.proxy === undefined ? formatEndpoint(route.address, route.target.port) : undefined;
-    return { description, sentAtMs, receivedAtMs, endpoint };
+    return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: !probed.connection.isPersistent };
   }
 
   send(request: SentRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {

@@ -53,7 +53,8 @@ export class SimulatedBackend implements Backend {
     const { method, headers } = encodeRequest({ op: 'probe' });
     const response = await this.#exchange({ method, headers, body: undefined }, true);
     const description = decodeDescription(response.encoded.status, receivedFields(response.encoded.headers));
-    return { description, sentAtMs, receivedAtMs: this.#gateway.process.nowMs(), endpoint: this.#host.address };
+    const receivedAtMs = this.#gateway.process.nowMs();
+    return { description, sentAtMs, receivedAtMs, endpoint: this.#host.address, oneAtATime: false };
   }
 
   async send(request: CoreRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {

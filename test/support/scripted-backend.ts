@@ -22,6 +22,8 @@ export class ScriptedBackend implements Backend {
   /** What the next probes find: a description, a failure, or silence. */
   found: Partial<DiskDescription> | Failure | 'silence' = {};
   probes = 0;
+  /** It closes after each answer. */
+  oneAtATime = false;
   /** Whether its address refuses connections. */
   refused = false;
   /** Requests that wait for the test's answer, oldest first. */
@@ -56,7 +58,8 @@ export class ScriptedBackend implements Backend {
     const { found } = this;
     if (found instanceof Failure) return Promise.reject(found);
     const atMs = this.#clock.nowMs();
-    const probe = { sentAtMs: atMs, receivedAtMs: atMs, endpoint: `${this.name}:80` };
+    const { name, oneAtATime } = this;
+    const probe = { sentAtMs: atMs, receivedAtMs: atMs, endpoint: `${name}:80`, oneAtATime };
     if (found !== 'silence') return Promise.resolve({ ...probe, description: this.describe(found) });
     return new Promise((_, reject) => void this.#rejects.add(reject));
   }

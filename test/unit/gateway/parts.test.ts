@@ -135,7 +135,7 @@ test('a replay keeps overlapping writes in order and stops at the first that can
     length: 10 + index,
     deferrable: true,
   }));
-  const result = replay(tasks, async (task) => {
+  const result = replay(tasks, 32, async (task) => {
     await new Promise<void>((open) => gates.push(open));
     done.push(task.length);
     return task.length !== 11;

@@ -30,9 +30,10 @@ async function startOld(t: TestContext): Promise<{ server: OldServer; file: stri
 test('the old server is read and written, one request and one connection at a time', async (t) => {
   const { server, file } = await startOld(t);
   const backend = backendFor(t, server.url);
-  const { description } = await backend.probe();
+  const { description, oneAtATime } = await backend.probe();
   assert.equal(description.sizeBytes, disk.length);
   assert.equal(description.features.size, 0);
+  assert.ok(oneAtATime);
   const bytes = Buffer.alloc(200_000, 7);
   const [first, second] = await Promise.all([
     read(backend, 4096, 512),
@@ -147,7 +148,9 @@ test('nginx is read, pipelined, also beyond the number of requests that it takes
   if (!needs(t, 'nginx', 'nginx-light')) return;
   const { url } = await startNginx(t, 'keepalive_requests 7;');
   const backend = backendFor(t, url);
-  assert.equal((await backend.probe()).description.sizeBytes, disk.length);
+  const { description, oneAtATime } = await backend.probe();
+  assert.equal(description.sizeBytes, disk.length);
+  assert.ok(!oneAtATime);
   const offsets = Array.from({ length: 200 }, (_, index) => index * 4096);
   const answers = await Promise.all(offsets.map((offset) => read(backend, offset, 4096)));
   answers.forEach(({ data }, index) => assert.ok(data.equals(disk.subarray(index * 4096, index * 4096 + 4096))));
