@@ -26,6 +26,8 @@ export interface ChangeContext {
   readonly answer: () => DiskAnswer;
   /** The disk has gone, as `failure` says. */
   readonly lost: (failure: Failure) => void;
+  /** The disk has come back: nothing of it can be applied any more. */
+  readonly ended: () => void;
 }
 
 export class ChangeWork implements Work {
@@ -72,9 +74,11 @@ export class ChangeWork implements Work {
 
   ended(): void {
     const { stamp } = this.#request;
-    if (stamp === undefined) return;
-    this.#context.fence.leave(this);
-    this.#context.sessions.end(stamp.session);
+    if (stamp !== undefined) {
+      this.#context.fence.leave(this);
+      this.#context.sessions.end(stamp.session);
+    }
+    this.#context.ended();
   }
 
   /** A disk that went away in the middle, or a part that was applied: the outcome is unknown, and said to be so. */

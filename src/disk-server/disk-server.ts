@@ -11,6 +11,7 @@ import { Channel } from '../base/channel.js';
 import type { Clock } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import { type ByteRange, type Extent, isInside } from '../base/range.js';
+import { RangeLock } from '../disk/range-lock.js';
 import { extentsMax } from '../http-disk/map-codec.js';
 import type {
   DiskAnswer,
@@ -91,6 +92,7 @@ export class DiskServer {
   readonly #sessions: SessionTable;
   readonly #fence: Fence;
   readonly #slots: Slots;
+  readonly #plainOrder = new RangeLock();
   /** Those that have not started. */
   readonly #waiting = new Set<Operation>();
 
@@ -235,19 +237,40 @@ export class DiskServer {
     if (refusal !== undefined) return this.#failed(refusal, answer());
     this.counters.writes++;
     if (request.op === 'write') this.counters.writtenBytes += request.length;
+    let ended = () => {};
+    const end = new Promise<void>((resolve) => {
+      ended = resolve;
+    });
     const work = new ChangeWork(request, bytes, {
-      ...{ life, sessions: this.#sessions, fence: this.#fence, answer },
+      ...{ life, sessions: this.#sessions, fence: this.#fence, answer, ended },
       refuse: () => this.#refuseStart(life, stamp),
       lost: (failure) => this.#keeper.lost(life, failure),
     });
+    if (stamp === undefined)
+      return this.#perform(life, work, (operation) => this.#enterAfterPlain(operation, request, end, ended));
     return this.#perform(life, work, (operation) => this.#enterInOrder(operation, stamp));
   }
 
+  /**
+   * A plain client that has given a change up sends the next one over another connection, and nothing tells the two apart: the later one
+   * starts when the disk has come back from the earlier one. Returns how to leave the queues.
+   */
+  #enterAfterPlain(operation: Operation, range: ByteRange, end: Promise<void>, ended: () => void): () => void {
+    void this.#plainOrder.hold(range, () => {
+      if (this.#waiting.has(operation)) this.#slots.enter(operation);
+      return end;
+    });
+    return () => {
+      this.#slots.withdraw(operation);
+      ended();
+    };
+  }
+
   /** S2, then a slot. Returns how to leave the queues. */
-  #enterInOrder(operation: Operation, stamp: WriteStamp | undefined): () => void {
+  #enterInOrder(operation: Operation, stamp: WriteStamp): () => void {
     const enterSlots = () => this.#slots.enter(operation);
     const withdrawFromSlots = () => this.#slots.withdraw(operation);
-    if (stamp === undefined || !this.#sessions.waitsForLower(stamp.session, stamp.epoch, enterSlots)) {
+    if (!this.#sessions.waitsForLower(stamp.session, stamp.epoch, enterSlots)) {
       enterSlots();
       return withdrawFromSlots;
     }

@@ -168,6 +168,46 @@ test('a stuck write is answered in time with an unknown outcome, and its bytes s
   await outcome.stillRunning;
 });
 
+test('plain changes that overlap are applied in the order of their arrival, also after the first was given up', async () => {
+  const bench = await Bench.started({ operationMs: 1000 });
+  const before = bench.medium.before;
+  const gate = bench.hold(({ op }) => op === 'write');
+  const first = bench.write(0, 1);
+  await bench.clock.advance(600);
+  bench.medium.before = before;
+  const second = bench.write(256, 2);
+  const zero = bench.run({ op: 'zero', offset: 512, length: 512, deferred: false, mayTrim: false, fast: false });
+  assertDone(await bench.write(4096, 3));
+  assertDone(await bench.write(0, 4, { stamp: bench.stamp(1) }));
+  await bench.clock.advance(400);
+  assertFailed(await first, 'timed-out');
+  assert.ok(await isPending(second), 'the first one may still be applied');
+  assert.equal(bench.medium.begun.write, 3);
+  assert.equal(bench.medium.begun.zero, 0);
+  gate.open();
+  assertDone(await second);
+  assertDone(await zero);
+  assert.deepEqual((await bench.read(256, 512)).data, Buffer.concat([Buffer.alloc(256, 2), Buffer.alloc(256)]));
+});
+
+test('a plain change that has waited too long is never applied, and holds up nobody for ever', async () => {
+  const bench = await Bench.started({ operationMs: 1000 });
+  const before = bench.medium.before;
+  const gate = bench.hold(({ op }) => op === 'write');
+  void bench.write(0, 1, { length: 1024 });
+  await settled();
+  bench.medium.before = before;
+  const second = bench.write(512, 2, { length: 1024 });
+  await bench.clock.advance(500);
+  const third = bench.write(1024, 3);
+  await bench.clock.advance(500);
+  assertFailed(await second, 'unavailable');
+  gate.open();
+  assertDone(await third);
+  assertDone(await bench.write(512, 4));
+  assert.equal(bench.medium.begun.write, 3);
+});
+
 test('what waits behind stuck operations is answered in time, certainly not applied, and never starts', async () => {
   const bench = await Bench.started({ operationMs: 1000, slots: 1 });
   const gate = bench.hold(({ op }) => op === 'read');
