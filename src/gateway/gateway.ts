@@ -193,7 +193,11 @@ export class Gateway implements Volume {
     const before = this.#pool.current;
     if (before?.instance === undefined) return undefined;
     const probe = await before.backend.probe().catch(asFailure);
-    if (probe instanceof Failure || probe.description.instance !== before.instance) return undefined;
+    if (probe instanceof Failure) return undefined;
+    if (probe.description.instance !== before.instance) {
+      this.#pool.leave(before, 'another server answers there now');
+      return undefined;
+    }
     return this.#pool.current === before ? probe.description.sizeBytes : undefined;
   }
 

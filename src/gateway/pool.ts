@@ -118,6 +118,11 @@ export class Pool {
     return this.#state.at === 'ready' ? this.#state.attachment : undefined;
   }
 
+  /** `attachment` is not what it was: a server is looked for. No effect unless it is in use. */
+  leave(attachment: Attachment, why: string): void {
+    if (this.current === attachment) this.#lose(attachment, new Failure('other-instance', why));
+  }
+
   /** What a predecessor acknowledged is not known to be durable: a flush must not be answered yet. */
   get owesCommit(): boolean {
     return this.#inherited?.owesCommit === true;

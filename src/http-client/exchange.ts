@@ -21,6 +21,8 @@ export interface ServerView {
   readonly guard: IdentityGuard;
   /** It has announced sessions: its answers are taken literally. */
   readonly isOurs: boolean;
+  /** It answered the last probe in HTTP/1.x. Undefined: there was none. */
+  readonly minorVersion: number | undefined;
   /** As the last probe had it. */
   readonly sizeBytes: number | undefined;
 }
@@ -81,8 +83,19 @@ export class DiskExchange implements Exchange {
   }
 
   begin(head: ResponseHead): Destination {
+    this.#requireSameKind(head);
     if (head.status < 200 || head.status > 299) return this.#beginDecoded(head);
     return this.#into === null ? this.#beginDone(head) : this.#beginData(head, this.#into);
+  }
+
+  /**
+   * Behind one address an old server (HTTP/1.0, and closes after each answer) and ours may take each other's place without that any
+   * connection breaks. What one of them has been found to have is not asked of the other.
+   */
+  #requireSameKind({ minorVersion }: ResponseHead): void {
+    const { isOurs, minorVersion: probed } = this.#server;
+    if (minorVersion === probed || (!isOurs && probed !== 0)) return;
+    throw new Failure('connection-lost', 'another kind of server answers there now');
   }
 
   /** Nothing is kept of the body of a read until its head has been found right. */

@@ -110,7 +110,7 @@ export class HttpBackend implements Backend {
 
   /** Later requests go where the probe has found the server. */
   #use(probed: Probed): void {
-    const { route, description, validators, connection } = probed;
+    const { route, description, minorVersion, validators, connection } = probed;
     try {
       if (description.instance !== undefined) this.#guard.forget();
       else this.#guard.probed(validators);
@@ -120,7 +120,7 @@ export class HttpBackend implements Backend {
     }
     const isOurs = description.features.has('session');
     const starts = requestStarts(route, isOurs ? '' : plainFields);
-    const view: ServerView = { starts, isOurs, sizeBytes: description.sizeBytes, guard: this.#guard };
+    const view: ServerView = { starts, isOurs, minorVersion, sizeBytes: description.sizeBytes, guard: this.#guard };
     const before = this.#server;
     if (isSameRoute(before.route, route)) {
       this.#server = { ...before, view };
@@ -137,7 +137,10 @@ export class HttpBackend implements Backend {
     const dial: Dial = async (receive, signal) => (await dialRoute(route, this.#context, receive, signal)).socket;
     return {
       route,
-      view: { starts: requestStarts(route, plainFields), isOurs: false, sizeBytes: undefined, guard: this.#guard },
+      view: {
+        ...{ starts: requestStarts(route, plainFields), isOurs: false, minorVersion: undefined },
+        ...{ sizeBytes: undefined, guard: this.#guard },
+      },
       lanes: new Lanes(dial, this.#context.clock),
     };
   }

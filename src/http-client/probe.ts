@@ -19,6 +19,8 @@ const redirectStatuses: readonly number[] = [301, 302, 303, 307, 308];
 /** A server that has answered. `connection` may have ended; the one who gets it owns it. */
 export interface Probed {
   readonly description: DiskDescription;
+  /** It answers in HTTP/1.x. */
+  readonly minorVersion: number;
   readonly validators: Validators;
   /** With the address that answered. */
   readonly route: Route & { readonly address: string };
@@ -74,13 +76,13 @@ async function askHead(route: Route, context: RouteContext, signal: AbortSignal)
   const giveUp = (): void => connection.destroy(new Failure('connection-lost', 'the probe was given up'));
   signal.addEventListener('abort', giveUp);
   try {
-    const { status, fields } = await new Promise<HeadReply>((resolve, reject) => {
+    const { status, fields, minorVersion } = await new Promise<HeadReply>((resolve, reject) => {
       connection.send(new HeadExchange(requestStarts(route, plainFields).HEAD, resolve, reject));
       if (signal.aborted) giveUp();
     });
     const receivedAtMs = clock.nowMs();
     assert(address !== undefined, 'who has answered has an address');
-    return { status, fields, connection, sentAtMs, receivedAtMs, route: { ...route, address } };
+    return { status, fields, minorVersion, connection, sentAtMs, receivedAtMs, route: { ...route, address } };
   } catch (error) {
     connection.retire();
     throw asFailure(error);
@@ -91,6 +93,7 @@ async function askHead(route: Route, context: RouteContext, signal: AbortSignal)
 
 interface HeadReply {
   readonly status: number;
+  readonly minorVersion: number;
   readonly fields: Record<string, string>;
 }
 
@@ -113,7 +116,7 @@ class HeadExchange implements Exchange {
   }
 
   begin(head: ResponseHead): Destination {
-    this.#reply = { status: head.status, fields: head.fields() };
+    this.#reply = { status: head.status, minorVersion: head.minorVersion, fields: head.fields() };
     return 0;
   }
 

@@ -1,26 +1,34 @@
 /**
- * A stand-in for the old server, as an old host of a pool still runs it, with all that is peculiar about it:
+ * A stand-in for the old server (http_disk_server.py of 1.x), as an old host of a pool still runs it, with all that is peculiar about it:
  * HTTP/1.0 and one request per connection; one connection at a time, so that an idle one blocks it for everybody; a PUT is
- * answered without Content-Length and grows the file; Content-Range of a 206 ends with the length; no 100 Continue; no chunked bodies;
- * exact ranges only, of at most 128 MiB.
+ * answered without Content-Length and grows the file; Content-Range of a 206 ends with the length; no 100 Continue, so that who waits for
+ * one keeps it waiting, too; exact ranges only, of at most 128 MiB.
+ * It is written from a description of the old program, and is not that program.
  */
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 
 const requestBytesMax = 128 * 1024 * 1024;
 
+type Fields = Record<string, string>;
+
 export class OldServer {
   readonly port: number;
   /** `METHOD PATH` and the header lines of each request, in the order in which they were read. */
-  readonly requests: { line: string; fields: Record<string, string> }[] = [];
+  readonly requests: { line: string; fields: Fields }[] = [];
   /** Connections that were accepted, and how many there were at once at most: served or waiting. */
   connections = 0;
   connectionsAtOnceMax = 0;
+  /** Connections that ended before they had asked for anything. */
+  silentConnections = 0;
+  /** How many connections there were at once at most that had not been answered. */
+  unansweredAtOnceMax = 0;
   readonly #server: Server;
   readonly #open = new Set<Socket>();
+  readonly #unanswered = new Set<Socket>();
   readonly #waiting: Socket[] = [];
   readonly #disk: number;
-  #isServing = false;
+  #state: 'free' | 'serving' | 'stopped' = 'free';
 
   private constructor(server: Server, port: number, disk: number) {
     this.#server = server;
@@ -42,7 +50,10 @@ export class OldServer {
     return `http://127.0.0.1:${this.port}`;
   }
 
+  /** As after kill -9: connections end wherever they are, and the port refuses. */
   async close(): Promise<void> {
+    if (this.#state === 'stopped') return;
+    this.#state = 'stopped';
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#open) socket.destroy();
     await closed;
@@ -52,50 +63,60 @@ export class OldServer {
   #accept(socket: Socket): void {
     this.connections += 1;
     this.#open.add(socket);
+    this.#unanswered.add(socket);
     this.connectionsAtOnceMax = Math.max(this.connectionsAtOnceMax, this.#open.size);
+    this.unansweredAtOnceMax = Math.max(this.unansweredAtOnceMax, this.#unanswered.size);
     socket.on('error', () => socket.destroy());
-    socket.on('close', () => this.#open.delete(socket));
+    socket.on('close', () => {
+      this.#open.delete(socket);
+      if (this.#unanswered.delete(socket) && this.#state !== 'stopped') this.silentConnections += 1;
+    });
     this.#waiting.push(socket);
     this.#serveNext();
   }
 
   /** The one thread: it reads from nobody else until this one is done. */
   #serveNext(): void {
-    if (this.#isServing) return;
+    if (this.#state !== 'free') return;
     const socket = this.#waiting.shift();
     if (socket === undefined) return;
     if (socket.destroyed) return this.#serveNext();
-    this.#isServing = true;
+    this.#state = 'serving';
     socket.once('close', () => {
-      this.#isServing = false;
+      if (this.#state === 'serving') this.#state = 'free';
       this.#serveNext();
     });
     this.#serve(socket);
   }
 
   #serve(socket: Socket): void {
-    let received = Buffer.alloc(0);
-    socket.on('data', (chunk) => {
-      received = Buffer.concat([received, chunk]);
+    let pieces: Buffer[] = [];
+    let length = 0;
+    let wanted = 0;
+    socket.on('data', (piece) => {
+      pieces.push(piece);
+      length += piece.length;
+      if (length < wanted) return;
+      const received = Buffer.concat(pieces);
+      pieces = [received];
       const headEnd = received.indexOf('\r\n\r\n');
       if (headEnd < 0) return;
-      const [line = '', ...lines] = received.toString('latin1', 0, headEnd).split('\r\n');
-      const fields: Record<string, string> = {};
-      for (const text of lines) {
-        const colon = text.indexOf(':');
-        fields[text.slice(0, colon).toLowerCase()] = text.slice(colon + 1).trim();
-      }
-      const body = received.subarray(headEnd + 4);
-      if (line.startsWith('PUT ') && body.length < Number(fields['content-length'] ?? 0)) return;
+      const { line, fields } = parseHead(received.toString('latin1', 0, headEnd));
+      wanted = headEnd + 4 + Number(fields['content-length'] ?? 0);
+      const isChunked = fields['transfer-encoding'] === 'chunked';
+      const rest = received.subarray(headEnd + 4);
+      const body = isChunked ? dechunked(rest) : rest;
+      if (line.startsWith('PUT ') && (length < wanted || body === undefined)) return;
       socket.removeAllListeners('data');
       this.requests.push({ line, fields });
-      this.#answer(socket, line.split(' ')[0] ?? '', fields, body);
+      this.#answer(socket, line.split(' ')[0] ?? '', fields, body ?? rest);
     });
     socket.on('end', () => socket.destroy());
     socket.resume(); // It was accepted paused: listening alone does not start it.
   }
 
-  #answer(socket: Socket, method: string, fields: Record<string, string>, body: Buffer): void {
+  #answer(socket: Socket, method: string, fields: Fields, body: Buffer): void {
+    this.#unanswered.delete(socket);
     const size = fstatSync(this.#disk).size;
     switch (method) {
       case 'HEAD':
@@ -126,16 +147,42 @@ export class OldServer {
     end(socket, '206 Partial Content', ['Content-Type: application/octet-stream', ...fields], data);
   }
 
-  #write(socket: Socket, fields: Record<string, string>, body: Buffer): void {
+  /** The real one reads as many bytes as Content-Range says; who sends neither a length nor chunks has not read its manual. */
+  #write(socket: Socket, fields: Fields, body: Buffer): void {
     const match = /^bytes (\d+)-(\d+)\/(?:\*|-?\d+)$/.exec(fields['content-range'] ?? '');
     const start = Number(match?.[1]);
     const length = Number(match?.[2]) - start + 1;
-    if (match === null || fields['content-length'] === undefined || length !== body.length) {
-      return end(socket, '400 Bad Request', []);
-    }
+    const isFramed = fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined;
+    if (match === null || !isFramed || length !== body.length) return end(socket, '400 Bad Request', []);
     if (length > requestBytesMax) return end(socket, '416 Requested Range Not Satisfiable', []);
     writeSync(this.#disk, body, 0, length, start);
     end(socket, '200 OK', [], 'Ok.');
+  }
+}
+
+function parseHead(text: string): { line: string; fields: Fields } {
+  const [line = '', ...lines] = text.split('\r\n');
+  const fields: Fields = {};
+  for (const field of lines) {
+    const colon = field.indexOf(':');
+    fields[field.slice(0, colon).toLowerCase()] = field.slice(colon + 1).trim();
+  }
+  return { line, fields };
+}
+
+/** The body inside its chunks; undefined: they are not all there. */
+function dechunked(coded: Buffer): Buffer | undefined {
+  const chunks: Buffer[] = [];
+  for (let at = 0; ; ) {
+    const lineEnd = coded.indexOf('\r\n', at);
+    if (lineEnd < 0) return undefined;
+    const size = Number.parseInt(coded.toString('latin1', at, lineEnd), 16);
+    if (Number.isNaN(size)) throw new Error('the size of a chunk is malformed');
+    if (size === 0) return coded.length < lineEnd + 4 ? undefined : Buffer.concat(chunks);
+    const chunkEnd = lineEnd + 2 + size;
+    if (coded.length < chunkEnd + 2) return undefined;
+    chunks.push(coded.subarray(lineEnd + 2, chunkEnd));
+    at = chunkEnd + 2;
   }
 }
 

@@ -162,3 +162,19 @@ test('a server that says it is elsewhere tells nothing of the one that answered 
   await clock.advance(5000);
   assert.equal(await state(written), 'done');
 });
+
+test('a server that turns out to be another one when its size is asked for is chosen anew', async () => {
+  const { gateway, clock, a, selected } = setUp();
+  gateway.start();
+  await settled();
+  assert.equal(await gateway.measure(), 65_536);
+  assert.equal(selected().length, 1);
+  a.found = old;
+  assert.equal(await gateway.measure(), undefined);
+  await clock.advance(10);
+  assert.equal(selected().length, 2);
+  a.automatic = false;
+  void gateway.zero(0, 512, { fua: false, mayTrim: true, fast: false });
+  await settled();
+  assert.equal(a.outstanding[0]?.request.op, 'write');
+});

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { OldServer } from '../../support/old-server.js';
 import { findProgram, needs } from '../../support/tools.js';
-import { backendFor, codeOf, read, testDisk, write } from './raw-server.js';
+import { backendFor, codeOf, diskAnswer, RawServer, read, session, testDisk, write } from './raw-server.js';
 
 const disk = testDisk(1 << 20);
 
@@ -81,6 +81,32 @@ test('what the old server does not have is a certain refusal', async (t) => {
   await backend.probe();
   assert.equal(await codeOf(backend.send({ op: 'flush' }, null, null)), 'unsupported');
   assert.equal(await codeOf(read(backend, disk.length - 100, 512)), 'out-of-range');
+});
+
+test('ours where an old server was, while nobody asked: it is not taken for the old one', async (t) => {
+  const { server, file } = await startOld(t);
+  const backend = backendFor(t, server.url);
+  await backend.probe();
+  await read(backend, 0, 512);
+  await server.close();
+  const ours = await RawServer.start(t, diskAnswer(disk, { announces: session }), '127.0.0.1', server.port);
+  assert.equal(await codeOf(read(backend, 0, 512)), 'connection-lost');
+  assert.equal(await codeOf(write(backend, 0, Buffer.alloc(512))), 'connection-lost');
+  assert.ok((await backend.probe()).description.features.has('session'));
+  await read(backend, 0, 512);
+  // And back.
+  await ours.close();
+  const again = await OldServer.start(file, server.port);
+  t.after(() => again.close());
+  const zero = { op: 'zero', offset: 0, length: 512, mayTrim: true, fast: false, deferred: false } as const;
+  assert.equal(
+    await codeOf(backend.send(zero, null, null)),
+    'connection-lost',
+    'it is not the answer of the server asked',
+  );
+  assert.equal(await codeOf(read(backend, 0, 512)), 'connection-lost');
+  assert.equal((await backend.probe()).description.features.size, 0);
+  assert.equal(await codeOf(write(backend, 0, Buffer.alloc(512))), 'no failure');
 });
 
 async function freePort(): Promise<number> {
