@@ -1,6 +1,12 @@
 /** What nbd-server writes to its log about the gateway's events. */
 import type { GatewayEvent } from '../gateway/events.js';
 
+/** What follows on an event, besides its line. */
+export function remarkOn(event: GatewayEvent): string | undefined {
+  if (event.type !== 'selected' || !event.bestEffort) return undefined;
+  return `\`${event.server}\` is an old or plain server: each write goes through it at once, and one that is given up may still land.`;
+}
+
 /** The lines that other software matches (docs/nbd-server.md), and ours. */
 export function lineOf(event: GatewayEvent): string {
   switch (event.type) {

@@ -25,7 +25,7 @@ import type { Log } from '../observability/log.js';
 import { DeviceHost } from './device-host.js';
 import { Predecessor, Successor } from './hand-over.js';
 import { Lineage } from './lineage.js';
-import { lineOf } from './nbd-server-lines.js';
+import { lineOf, remarkOn } from './nbd-server-lines.js';
 import type { NbdServerOptions } from './nbd-server-options.js';
 import { RunFiles } from './run-files.js';
 import { SizeWatch } from './size-watch.js';
@@ -251,6 +251,8 @@ export class NbdServerProgram {
     });
     gateway.events.subscribe((event) => {
       this.#log.line(lineOf(event));
+      const remark = remarkOn(event);
+      if (remark !== undefined && !readOnly) this.#log.line(remark);
       if (event.type === 'selected') this.#onSelected();
       if (event.type === 'inheritance-lost') void this.#giveUpDevice();
     });

@@ -5,6 +5,8 @@
 import { connect, type Socket } from 'node:net';
 
 export interface RawResponse {
+  /** `HTTP/1.1`, for example. */
+  readonly version: string;
   readonly status: number;
   readonly fields: Readonly<Record<string, string>>;
   readonly body: Buffer;
@@ -48,6 +50,11 @@ export class RawHttpClient {
     return client;
   }
 
+  /** The connection has ended, or the server has said that it will. */
+  get isOver(): boolean {
+    return this.#isClosed || this.socket.readableEnded;
+  }
+
   /** What no {@link response} has taken. */
   get received(): Buffer {
     const joined = this.#chunks.length === 1 ? this.#chunks[0] : undefined;
@@ -72,7 +79,8 @@ export class RawHttpClient {
     const received = await this.bytes(headEnd + length);
     this.#chunks = [received.subarray(headEnd + length)];
     this.#length = received.length - headEnd - length;
-    return { status: Number(statusLine.split(' ')[1]), fields, body: received.subarray(headEnd, headEnd + length) };
+    const [version = '', status] = statusLine.split(' ');
+    return { version, status: Number(status), fields, body: received.subarray(headEnd, headEnd + length) };
   }
 
   /** Resolves when at least so many bytes are there that were not taken by {@link response}. */
