@@ -323,8 +323,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'G8 zeroes are not kept',
     file: `${gateway}gateway.js`,
-    from: 'if (deferred)\n                retention.keep(task, payload);',
-    to: "if (deferred && task.op === 'zero') ; else if (deferred) retention.keep(task, payload);",
+    from: "if (outcome === 'deferred')\n                retention.keep(task, payload);",
+    to: "if (outcome === 'deferred' && task.op === 'zero') ; else if (outcome === 'deferred') retention.keep(task, payload);",
   },
   {
     name: 'G4 only the last transmission of a write is waited for',
@@ -335,7 +335,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'G5 any server that is found proves the death of the lost one',
     file: `${gateway}pool.js`,
-    from: 'if (suspect.endpoint === attachment.endpoint && !suspect',
+    from: 'if (suspect.endpoint === attachment.place && !suspect',
     to: 'if (!suspect',
   },
   {
