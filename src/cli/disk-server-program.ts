@@ -91,13 +91,12 @@ export class DiskServerProgram {
     this.#state = 'stopping';
     const { log, clock, exit } = this.#options;
     log.line(`${signal} received. Exiting server...`);
-    const unfinished = (await this.#parts?.core.stop())?.unfinished ?? 0;
-    if (unfinished === 0) await Promise.race([this.#parts?.frontEnd.close(), sleep(clock, closeWaitMs)]);
-    else {
-      // S6: a refused connection proves to gateways that nothing can be written any more. The kernel closes the port when the
-      // last thread has come back from the disk.
-      log.line(`The disk has not come back from ${unfinished} operations.`);
-    }
+    const { unfinished, closed } = (await this.#parts?.core.stop()) ?? { unfinished: 0, closed: true };
+    // S6: a refused connection proves to gateways that nothing can be written any more. The kernel closes the port when the
+    // last thread has come back from the disk.
+    if (unfinished > 0) log.line(`The disk has not come back from ${unfinished} operations.`);
+    else if (!closed) log.line('The disk has not come back from being closed.');
+    else await Promise.race([this.#parts?.frontEnd.close(), sleep(clock, closeWaitMs)]);
     exit(0);
   }
 

@@ -4,6 +4,7 @@ import { realpath } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { sleep, systemClock } from '../base/clock.js';
 import { Channel } from '../base/channel.js';
+import { Drbdsetup } from '../disk/drbd.js';
 import { openDisk, type DiskEvent } from '../disk/open-disk.js';
 import { formatAccess } from '../disk-server/access-log.js';
 import { DiskServer } from '../disk-server/disk-server.js';
@@ -56,10 +57,11 @@ function wire(options: HttpDiskServerOptions, log: Log, exit: (code: 0 | 1) => v
     ...{ diskPath, log, exit, clock: systemClock },
     address: ip === undefined ? { port } : { host: ip, port },
   });
+  const drbdsetup = new Drbdsetup();
   const core = new DiskServer({
     clock: bootClock,
     killTimer: openKillTimer(log),
-    openDisk: program.opener(() => openDisk(diskPath, { readOnly, direct, events })),
+    openDisk: program.opener(() => openDisk(diskPath, { readOnly, direct, events, drbdsetup })),
     newInstance: () => randomBytes(16).toString('hex'),
   });
   const binding = new HttpBinding({ core, clock: systemClock });

@@ -5,9 +5,11 @@
  *     new ── start ──▶ opening ── opened ──▶ open ── sync failed, disk gone ──▶ draining
  *                      ▲     │ refused                                              │ operations ended, disk closed
  *                      │     ▼                                                      │
- *                      ├── waiting (1 s)                                            │
+ *                      ├── waiting (1 s) ◀── opened again less than 1 s ago ────────┤
  *                      └────────────────────────────────────────────────────────────┘
  *     any ── stop ──▶ stopping ──▶ stopped
+ *
+ * A disk that opens well and then fails again and again is thus opened about once a second, not in a loop.
  *
  * S5  a failed sync ends the life of the disk: no new operation, those in progress finish, then comes a new instance id
  * S6  stopping: no new operation, those in progress finish (for a limited time), the disk is closed
@@ -35,6 +37,8 @@ export interface KeeperLimits {
   readonly retryDelayMs: number;
   /** After that the first attempt counts as over, though the opener may still be at it. */
   readonly firstAttemptMs: number;
+  /** After that an attempt counts as one that does not come back, and is said to be so. */
+  readonly slowOpenMs: number;
   /** How long a stop waits for operations in progress. */
   readonly stopWaitMs: number;
   /** How long a stop waits for the disk to close. */
@@ -60,9 +64,12 @@ type State =
   | { readonly at: 'draining'; readonly life: DiskLife; readonly reason: string; readonly closed: Promise<void> }
   | { readonly at: 'stopping'; readonly stopped: Promise<Stopped> };
 
-/** `unfinished`: operations that were still in progress when the time was over. */
+/** What had happened when the time was over. */
 export interface Stopped {
+  /** Operations that were still in progress. */
   readonly unfinished: number;
+  /** The disk is closed, or was not open. Closing writes what is in the page cache, so it can hang as writes can. */
+  readonly closed: boolean;
 }
 
 export class DiskKeeper {
@@ -70,6 +77,8 @@ export class DiskKeeper {
   #state: State = { at: 'new' };
   #firstAttemptOver: () => void = () => {};
   #lastReason: string | undefined;
+  /** When a disk that had gone was last opened again without a pause, in the clock's time. */
+  #reopenedMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: KeeperOptions) {
     this.#options = options;
@@ -125,11 +134,28 @@ export class DiskKeeper {
   }
 
   #attempt(reason: string): void {
+    const { clock, limits, openDisk } = this.#options;
     this.#state = { at: 'opening', reason };
-    this.#options.openDisk().then(
-      (disk) => this.#opened(disk),
-      (error: unknown) => this.#refused(asFailure(error)),
-    );
+    const slow = clock.after(limits.slowOpenMs, () => this.#tellSlow());
+    openDisk()
+      .finally(() => slow.cancel())
+      .then(
+        (disk) => this.#opened(disk),
+        (error: unknown) => this.#refused(asFailure(error)),
+      );
+  }
+
+  #tellSlow(): void {
+    if (this.#state.at !== 'opening') return;
+    const reason = 'the kernel has not opened it yet';
+    this.#state = { at: 'opening', reason };
+    this.#tellWaiting(reason);
+  }
+
+  /** Once for each state. */
+  #tellWaiting(reason: string): void {
+    if (reason !== this.#lastReason) this.#options.events.publish({ is: 'waiting', reason });
+    this.#lastReason = reason;
   }
 
   #opened(disk: Disk): void {
@@ -149,12 +175,14 @@ export class DiskKeeper {
 
   #refused(failure: Failure): void {
     if (this.#state.at !== 'opening') return;
-    const { clock, limits, events } = this.#options;
-    const reason = failure.message;
-    this.#state = { at: 'waiting', reason, timer: clock.after(limits.retryDelayMs, () => this.#attempt(reason)) };
-    if (reason !== this.#lastReason) events.publish({ is: 'waiting', reason });
-    this.#lastReason = reason;
+    this.#wait(failure.message);
+    this.#tellWaiting(failure.message);
     this.#firstAttemptOver();
+  }
+
+  #wait(reason: string): void {
+    const { clock, limits } = this.#options;
+    this.#state = { at: 'waiting', reason, timer: clock.after(limits.retryDelayMs, () => this.#attempt(reason)) };
   }
 
   /** S5. */
@@ -173,17 +201,24 @@ export class DiskKeeper {
   }
 
   #drained(life: DiskLife, reason: string): void {
-    if (this.#state.at === 'draining' && this.#state.life === life) this.#attempt(reason);
+    if (this.#state.at !== 'draining' || this.#state.life !== life) return;
+    const { clock, limits } = this.#options;
+    const nowMs = clock.nowMs();
+    if (nowMs - this.#reopenedMs < limits.retryDelayMs) return this.#wait(reason);
+    this.#reopenedMs = nowMs;
+    this.#attempt(reason);
   }
 
   async #stopFrom(state: State): Promise<Stopped> {
     if (state.at === 'waiting') state.timer.cancel();
-    if (state.at !== 'open' && state.at !== 'draining') return { unfinished: 0 };
+    if (state.at !== 'open' && state.at !== 'draining') return { unfinished: 0, closed: true };
     const { clock, limits } = this.#options;
     const { life } = state;
     await within(clock, limits.stopWaitMs, life.idle());
     const unfinished = life.running;
-    await within(clock, limits.closeWaitMs, state.at === 'draining' ? state.closed : life.close());
-    return { unfinished };
+    const closing = state.at === 'draining' ? state.closed : life.close();
+    // It cannot be closed before they come back.
+    if (unfinished > 0) return { unfinished, closed: false };
+    return { unfinished, closed: await within(clock, limits.closeWaitMs, closing) };
   }
 }

@@ -60,6 +60,7 @@ const defaultLimits: DiskServerLimits = {
   readNowBytesMax: 128 * 1024,
   retryDelayMs: 1000,
   firstAttemptMs: 8000,
+  slowOpenMs: 5000,
   stopWaitMs: 2000,
   closeWaitMs: 3000,
 };

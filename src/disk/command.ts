@@ -3,10 +3,14 @@ import { execFile } from 'node:child_process';
 
 const outputBytesMax = 4 * 1024 * 1024;
 
-/** `failed`: not found, or ended with another code than 0. `interrupted`: somebody killed it. */
+/**
+ * `failed`: not found, or ended with another code than 0. `interrupted`: somebody killed it.
+ * `timed-out`: it was killed, and is `gone` when the kernel has let it go.
+ */
 export type CommandOutcome =
   | { readonly at: 'done'; readonly stdout: string }
-  | { readonly at: 'failed' | 'interrupted' | 'timed-out' };
+  | { readonly at: 'failed' | 'interrupted' }
+  | { readonly at: 'timed-out'; readonly gone: Promise<void> };
 
 /** Administrators' programs lie where an ordinary PATH does not look. */
 const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
@@ -20,8 +24,11 @@ export function runCommand(command: string, args: readonly string[], timeoutMs: 
       if (error === null) resolve({ at: 'done', stdout });
       else resolve({ at: typeof error.signal === 'string' ? 'interrupted' : 'failed' });
     });
+    const gone = new Promise<void>((resolveGone) => {
+      child.once('exit', () => resolveGone()).once('error', () => resolveGone());
+    });
     const timer = setTimeout(() => {
-      resolve({ at: 'timed-out' });
+      resolve({ at: 'timed-out', gone });
       child.kill('SIGKILL');
       child.stdout?.destroy();
       child.stderr?.destroy();

@@ -6,7 +6,10 @@
  * Zeroes come by fallocate(2) rather than by the ioctl BLKZEROOUT: the same function of the kernel, but it looks after
  * the page cache afterwards, so that on kernels before 5.15 a read in between cannot leave old data cached.
  */
+import { close, constants, open } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { Failure } from '../base/failure.js';
 import type { ByteRange, Extent } from '../base/range.js';
 import { deviceSize, discard } from '../linux/block-device.js';
 import type { DeviceNumber } from '../linux/device-number.js';
@@ -16,6 +19,9 @@ import { BaseDisk, type Geometry } from './base-disk.js';
 import { type Descriptor, persist } from './descriptor.js';
 import type { ChangeCheck } from './disk.js';
 import { checkedSize } from './size.js';
+
+const closeNow = promisify(close);
+const openNow = promisify<string, number, number>(open);
 
 /** A page: partial pages would have to be merged with the page cache. */
 const alignmentBytesMin = 4096;
@@ -63,7 +69,9 @@ export class DeviceDisk extends BaseDisk {
   }
 
   protected override async measure(): Promise<number> {
-    return checkedSize(await this.descriptor.use('BLKGETSIZE64', deviceSize));
+    const sizeBytes = checkedSize(await this.descriptor.use('BLKGETSIZE64', deviceSize));
+    if (this.descriptor.kind === 'drbd') await this.descriptor.use('open', checkOpenable);
+    return sizeBytes;
   }
 
   /** Nothing to ask: beyond its end a device takes no writes. */
@@ -97,6 +105,19 @@ export class DeviceDisk extends BaseDisk {
         return false;
       }
     });
+  }
+}
+
+/**
+ * DRBD 9 can make a host Secondary by force, or leave it Primary without quorum. The device then still reads, from copies that
+ * another Primary changes and from a page cache that nobody keeps up to date; but it does not open any more. Opening what is
+ * open already changes nothing; for reading only, because udev looks at a device that was open for writing and is closed.
+ */
+async function checkOpenable(fd: number): Promise<void> {
+  try {
+    await closeNow(await openNow(`/proc/self/fd/${fd}`, constants.O_RDONLY));
+  } catch (error) {
+    throw new Failure('unavailable', `it could not be opened any more: ${errnoOf(error)}`, { cause: error });
   }
 }
 

@@ -14,15 +14,16 @@ import { dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import type { Channel } from '../base/channel.js';
 import { Failure, type FailureCode } from '../base/failure.js';
+import { alignedBuffer } from '../linux/aligned-buffer.js';
 import { deviceSize, isReadOnly, logicalBlockBytes, physicalBlockBytes } from '../linux/block-device.js';
 import { deviceNumber } from '../linux/device-number.js';
 import { errnoOf } from '../linux/errno.js';
-import { Descriptor } from './descriptor.js';
+import { Descriptor, persist, readSome } from './descriptor.js';
 import { DirectDescriptor, directBlockBytes } from './direct-descriptor.js';
 import { DeviceDisk, hasZeroOffload } from './device-disk.js';
 import type { Disk } from './disk.js';
 import type { DiskKind } from './disk-failure.js';
-import { type DrbdDevice, primaryPeer } from './drbd.js';
+import { type DrbdDevice, Drbdsetup } from './drbd.js';
 import { FileDisk } from './file-disk.js';
 import { checkedSize, statOf } from './size.js';
 
@@ -31,6 +32,8 @@ export interface OpenDiskOptions {
   /** O_DIRECT: past the page cache, for storage that other hosts write too. */
   readonly direct: boolean;
   readonly events?: Channel<DiskEvent> | undefined;
+  /** The same for all attempts, so that one that hangs costs the next ones less. */
+  readonly drbdsetup?: Drbdsetup | undefined;
 }
 
 /** For the log. */
@@ -38,6 +41,7 @@ export type DiskEvent = { readonly is: 'opened-read-only'; readonly reason: stri
 
 const drbdMajor = 147;
 const symlinksMax = 40;
+const alignmentBytes = 4096;
 
 const closeNow = promisify(close);
 const openNow = promisify<string, number, number>(open);
@@ -52,7 +56,7 @@ export function isFatalAtStart(failure: Failure): boolean {
 
 export async function openDisk(path: string, options: OpenDiskOptions): Promise<Disk> {
   const { kind, minor } = await kindOf(path);
-  if (kind === 'drbd') await refuseWhilePeerIsPrimary({ path: resolve(path), minor });
+  if (kind === 'drbd') await refuseWhilePeerIsPrimary({ path: resolve(path), minor }, options);
   const opened = await openFile(path, kind, options);
   try {
     return await diskOf(opened, kind, path, options);
@@ -75,8 +79,8 @@ async function kindOf(path: string): Promise<{ kind: DiskKind; minor: number }> 
   return { kind: checkedKind(stats), minor: deviceNumber(stats.rdev).minor };
 }
 
-async function refuseWhilePeerIsPrimary(device: DrbdDevice): Promise<void> {
-  const peer = await primaryPeer(device);
+async function refuseWhilePeerIsPrimary(device: DrbdDevice, options: OpenDiskOptions): Promise<void> {
+  const peer = await (options.drbdsetup ?? new Drbdsetup()).primaryPeer(device);
   if (peer !== undefined) throw new Failure('unavailable', `${peer} is Primary of the DRBD resource`);
 }
 
@@ -133,7 +137,9 @@ async function diskOf(opened: Opened, kind: DiskKind, path: string, options: Ope
   // The path may have been given to something else between the two looks.
   if (checkedKind(stats) !== kind) throw new Failure('unavailable', 'It changed while it was opened');
   if (kind === 'file') return fileDisk(opened, stats, path, options);
-  return deviceDisk(opened, kind, stats, options);
+  const disk = await deviceDisk(opened, kind, stats, options);
+  if (kind === 'drbd') await checkReadable(path, disk.logicalBlockBytes);
+  return disk;
 }
 
 async function fileDisk(opened: Opened, stats: BigIntStats, path: string, options: OpenDiskOptions): Promise<Disk> {
@@ -178,6 +184,19 @@ async function deviceDisk(
   return new DeviceDisk(descriptor, geometry, await hasZeroOffload(deviceNumber(stats.rdev)));
 }
 
+/**
+ * A Primary that no copy of the data can be reached from opens well, and then fails every read. Past the page cache, in
+ * which somebody else on this host may still have the block.
+ */
+async function checkReadable(path: string, blockBytes: number): Promise<void> {
+  const fd = await openNow(path, constants.O_RDONLY | constants.O_DIRECT);
+  try {
+    await persist(() => readSome(fd, alignedBuffer(blockBytes, alignmentBytes), 0, 0));
+  } finally {
+    await closeNow(fd);
+  }
+}
+
 function descriptorOf(fd: number, kind: DiskKind, blockBytes: number, { direct }: OpenDiskOptions): Descriptor {
   return direct ? new DirectDescriptor(fd, kind, blockBytes) : new Descriptor(fd, kind);
 }
@@ -198,14 +217,25 @@ const openCodes: Readonly<Record<string, readonly [FailureCode, string]>> = {
   ENXIO: ['unavailable', 'No such device or address'],
   ENODEV: ['unavailable', 'No such device'],
   EBUSY: ['unavailable', 'Device or resource busy'],
+  EAGAIN: ['unavailable', 'Resource temporarily unavailable'],
+  ENODATA: ['unavailable', 'No data available'],
+  ENOTRECOVERABLE: ['unavailable', 'State not recoverable'],
   EIO: ['unavailable', 'Input/output error'],
+};
+
+/** What it means when DRBD says so. */
+const drbdHints: Readonly<Record<string, string>> = {
+  EROFS: 'the DRBD device is Secondary',
+  EMEDIUMTYPE: 'the DRBD device is Secondary',
+  EIO: 'the DRBD device reaches no copy of the data',
+  ENODATA: 'the DRBD device has no quorum or no data',
+  ENOTRECOVERABLE: 'the DRBD device was made Secondary by force while it was open',
 };
 
 function openFailure(error: unknown, kind: DiskKind): unknown {
   const errno = errnoOf(error);
   if (errno === undefined) return error;
   const [code, message] = openCodes[errno] ?? ['unavailable', errno];
-  const hint =
-    kind === 'drbd' && (errno === 'EROFS' || errno === 'EMEDIUMTYPE') ? ' (the DRBD device is Secondary)' : '';
-  return new Failure(code, message + hint, { cause: error });
+  const hint = kind === 'drbd' ? drbdHints[errno] : undefined;
+  return new Failure(code, hint === undefined ? message : `${message} (${hint})`, { cause: error });
 }

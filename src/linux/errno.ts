@@ -9,6 +9,7 @@ const moreNames: readonly [number, string][] = [
   [123, 'ENOMEDIUM'],
   [124, 'EMEDIUMTYPE'],
   [129, 'EKEYREJECTED'],
+  [131, 'ENOTRECOVERABLE'],
 ];
 
 const names = new Map<number, string>([

@@ -27,13 +27,13 @@ function setUp(address: ListenAddress = { port: 8000 }) {
   const started = new Promise<void>((resolve) => {
     firstAttempt = resolve;
   });
-  const unfinished = { count: 0 };
+  const stopped = { unfinished: 0, closed: true };
   const core: Core = {
     events: new Channel<DiskEvent>(),
     start: () => started,
     stop: async () => {
       order.push('core stopped');
-      return { unfinished: unfinished.count };
+      return stopped;
     },
   };
   /** What the next attempts to listen end with, before one succeeds. */
@@ -49,7 +49,7 @@ function setUp(address: ListenAddress = { port: 8000 }) {
   const exit = (code: 0 | 1) => void exits.push(code);
   const program = new DiskServerProgram({ diskPath: '/dev/x', address, log, clock, exit });
   const lines = () => text.split('\n').slice(0, -1);
-  return { clock, program, core, frontEnd, exits, order, lines, firstAttempt, refusals, unfinished };
+  return { clock, program, core, frontEnd, exits, order, lines, firstAttempt, refusals, stopped };
 }
 
 test('it is ready when the first attempt is over and it listens, not when the disk is open', async () => {
@@ -132,14 +132,24 @@ test('a stop closes the disk first and the port last, once, with 0', async () =>
 });
 
 test('a stop leaves the port to the kernel while the disk may still be written', async () => {
-  const { program, core, frontEnd, lines, firstAttempt, exits, order, unfinished } = setUp();
+  const { program, core, frontEnd, lines, firstAttempt, exits, order, stopped } = setUp();
   firstAttempt();
   await program.start(core, frontEnd);
-  unfinished.count = 2;
+  stopped.unfinished = 2;
   await program.stop('SIGTERM');
   assert.deepEqual(order, ['core stopped']);
   assert.deepEqual(exits, [0]);
   assert.equal(lines().at(-1), 'The disk has not come back from 2 operations.');
+});
+
+test('a stop leaves the port to the kernel while the disk is still being closed, which writes', async () => {
+  const { program, core, frontEnd, lines, firstAttempt, exits, order, stopped } = setUp();
+  firstAttempt();
+  await program.start(core, frontEnd);
+  stopped.closed = false;
+  await program.stop('SIGTERM');
+  assert.deepEqual([order, exits], [['core stopped'], [0]]);
+  assert.equal(lines().at(-1), 'The disk has not come back from being closed.');
 });
 
 test('a stop does not wait for an HTTP side that does not close', async () => {

@@ -120,6 +120,39 @@ test('the disk is not opened again before it has been closed', async () => {
   assert.equal(bench.medium.begun.open, 2);
 });
 
+test('a disk that opens well and fails again and again is opened once a second, not in a loop', async () => {
+  const bench = await Bench.started();
+  for (let failures = 0; failures < 5; failures++) {
+    bench.failNext('read', gone);
+    await bench.read(0);
+    await settled();
+  }
+  assert.equal(bench.medium.begun.open, 2, 'the first time at once');
+  const { outcome } = await bench.read(0);
+  assertFailed(outcome, 'unavailable');
+  assert.match(outcome.failure.message, /No such device/);
+  bench.medium.before = () => undefined;
+  await bench.clock.advance(1000);
+  assert.equal(bench.medium.begun.open, 3);
+  assertDone((await bench.read(0)).outcome);
+});
+
+test('an open that does not come back is told once, and what clients are told', async () => {
+  const bench = new Bench({ slowOpenMs: 5000 });
+  const gate = bench.hold(({ op }) => op === 'open');
+  void bench.server.start();
+  await bench.clock.advance(4999);
+  assert.deepEqual(bench.events, []);
+  await bench.clock.advance(60_000);
+  assert.deepEqual(bench.events, [{ is: 'waiting', reason: 'the kernel has not opened it yet' }]);
+  const { outcome } = await bench.read(0);
+  assertFailed(outcome, 'unavailable');
+  assert.match(outcome.failure.message, /the kernel has not opened it yet/);
+  gate.open();
+  await settled();
+  assertDone(await bench.write(0, 1));
+});
+
 test('a stop while the disk cannot be opened is over at once, and ends the attempts', async () => {
   const bench = new Bench();
   refuseOpen(bench, gone);
@@ -148,14 +181,14 @@ test('a stop does not wait for ever for a close that hangs', async () => {
   await bench.clock.advance(2999);
   assert.equal(await isPending(stopped), true);
   await bench.clock.advance(1);
-  await stopped;
+  assert.deepEqual(await stopped, { unfinished: 0, closed: false });
 });
 
 test('a second stop is the first one', async () => {
   const bench = await Bench.started();
   assert.deepEqual(await Promise.all([bench.server.stop(), bench.server.stop()]), [
-    { unfinished: 0 },
-    { unfinished: 0 },
+    { unfinished: 0, closed: true },
+    { unfinished: 0, closed: true },
   ]);
   assert.equal(bench.medium.begun.close, 1);
 });

@@ -201,7 +201,7 @@ test('S6: a stop refuses everything new, lets what runs finish, then closes the 
   assert.equal(bench.medium.begun.close, 0);
   gate.open();
   assertDone(await inProgress);
-  assert.deepEqual(await stopped, { unfinished: 0 });
+  assert.deepEqual(await stopped, { unfinished: 0, closed: true });
   assert.equal(bench.medium.begun.close, 1);
   assert.equal(bench.medium.durable[0], 1);
 });
@@ -215,7 +215,7 @@ test('S6: a stop waits 2 s for what is stuck, and no longer', async () => {
   await bench.clock.advance(1999);
   assert.equal(bench.medium.begun.close, 0);
   await bench.clock.advance(1);
-  assert.deepEqual(await stopped, { unfinished: 1 });
+  assert.deepEqual(await stopped, { unfinished: 1, closed: false });
   assert.equal(bench.medium.begun.close, 1);
 });
 

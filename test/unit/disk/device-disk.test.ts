@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { constants, openSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { Channel } from '../../../src/base/channel.js';
 import { Failure } from '../../../src/base/failure.js';
+import { Descriptor } from '../../../src/disk/descriptor.js';
+import { DeviceDisk } from '../../../src/disk/device-disk.js';
 import { type DiskEvent, openDisk } from '../../../src/disk/open-disk.js';
-import { type LoopDevice, loopDevice, noLoopDevices } from '../../support/block-devices.js';
+import { type LoopDevice, loopDevice, mountTmpfs, noLoopDevices } from '../../support/block-devices.js';
 
 const MiB = 1024 * 1024;
 const skip = noLoopDevices;
@@ -118,4 +122,25 @@ test('a change that is refused in the last moment changes nothing, however it wo
   const all = Buffer.alloc(4 * MiB);
   await disk.read(0, all);
   assert.ok(all.equals(Buffer.alloc(4 * MiB, 1)));
+});
+
+test('a DRBD device that could not be opened any more is given up, though it still reads', {
+  skip,
+}, async (t) => {
+  const loop = loopDevice(t, MiB);
+  const folder = mountTmpfs(t, MiB);
+  const node = join(folder, 'device');
+  const numbers = execFileSync('stat', ['--format', '%Hr %Lr', loop.path], { encoding: 'utf8' }).trim().split(' ');
+  execFileSync('mknod', [node, 'b', ...numbers]);
+  const geometry = { sizeBytes: MiB, readOnly: false, logicalBlockBytes: 512, physicalBlockBytes: 512 };
+  const disk = new DeviceDisk(new Descriptor(openSync(node, constants.O_RDWR), 'drbd'), geometry, false);
+  t.after(() => disk.close());
+  assert.equal(await disk.refreshSize(), MiB);
+  // Stands for a forced demotion: what is open stays open, and opening it once more fails.
+  execFileSync('mount', ['-o', 'remount,nodev', folder]);
+  await disk.read(0, Buffer.alloc(512));
+  await assert.rejects(disk.refreshSize(), {
+    code: 'unavailable',
+    message: /it could not be opened any more: EACCES/,
+  });
 });

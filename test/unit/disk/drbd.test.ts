@@ -3,7 +3,8 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { type CommandOutcome, runCommand } from '../../../src/disk/command.js';
-import { type CommandRunner, primaryPeer } from '../../../src/disk/drbd.js';
+import { type CommandRunner, type DrbdDevice, Drbdsetup } from '../../../src/disk/drbd.js';
+import { Gate } from '../../support/gate.js';
 import { temporaryFolder } from '../../support/processes.js';
 
 const byName = { path: '/dev/drbd/by-res/xcp-volume-1/0', minor: 1000 };
@@ -37,10 +38,15 @@ function drbdsetup(outputs: Record<string, string>) {
     asked.push(args.join(' '));
     const stdout = outputs[args.join(' ')];
     if (stdout === undefined) return { at: 'failed' };
-    if (stdout === 'timed-out' || stdout === 'interrupted') return { at: stdout };
+    if (stdout === 'timed-out') return { at: stdout, gone: Promise.resolve() };
+    if (stdout === 'interrupted') return { at: stdout };
     return { at: 'done', stdout };
   };
   return { run, asked };
+}
+
+function primaryPeer(device: DrbdDevice, run: CommandRunner): Promise<string | undefined> {
+  return new Drbdsetup(run).primaryPeer(device);
 }
 
 test('a peer that is Primary is named', async () => {
@@ -50,15 +56,47 @@ test('a peer that is Primary is named', async () => {
   assert.equal(await primaryPeer(byName, drbdsetup({ 'status xcp-volume-1 --json': json }).run), 'host-c');
 });
 
-test('without a Primary, or when this host is it, nothing speaks against opening', async () => {
+test('without a Primary among the peers nothing speaks against opening', async () => {
   for (const resource of [
     status('xcp-volume-1', 1000, 'Secondary', { 'host-b': 'Secondary' }),
     status('xcp-volume-1', 1000, 'Secondary', {}),
-    status('xcp-volume-1', 1000, 'Primary', { 'host-b': 'Primary' }),
+    status('xcp-volume-1', 1000, 'Secondary', { 'host-b': 'Unknown' }),
+    status('xcp-volume-1', 1000, 'Primary', { 'host-b': 'Secondary' }),
   ]) {
     const { run, asked } = drbdsetup({ 'status xcp-volume-1 --json': JSON.stringify([resource]) });
     assert.equal(await primaryPeer(byName, run), undefined);
     assert.deepEqual(asked, ['status xcp-volume-1 --json']);
+  }
+});
+
+test('two Primaries at a time are one too many, also when this host is one of them', async () => {
+  const json = JSON.stringify([status('xcp-volume-1', 1000, 'Primary', { 'host-b': 'Primary' })]);
+  assert.equal(await primaryPeer(byName, drbdsetup({ 'status xcp-volume-1 --json': json }).run), 'host-b');
+  assert.equal(await primaryPeer(byName, drbdsetup({ 'role 1000': 'Primary/Primary' }).run), 'the peer');
+});
+
+test('the device counts, not the name: a resource that has gone, or has other devices now, is not asked', async () => {
+  const all = JSON.stringify([
+    status('xcp-volume-1', 7, 'Secondary', { 'host-b': 'Secondary' }),
+    status('renamed', 1000, 'Secondary', { 'host-c': 'Primary' }),
+  ]);
+  const stale = JSON.stringify([status('xcp-volume-1', 7, 'Secondary', { 'host-b': 'Secondary' })]);
+  assert.equal(await primaryPeer(byName, drbdsetup({ 'status --json': all }).run), 'host-c');
+  const answers = { 'status xcp-volume-1 --json': stale, 'status --json': all };
+  assert.equal(await primaryPeer(byName, drbdsetup(answers).run), 'host-c');
+});
+
+test('a name reaches drbdsetup as it is, and never as an option', async () => {
+  const path = (resource: string) => `/dev/drbd/by-res/${resource}/0`;
+  for (const name of ['a b', "it's", '$(reboot)', 'ü', '..name', '*']) {
+    const { run, asked } = drbdsetup({});
+    await primaryPeer({ path: path(name), minor: 1 }, run);
+    assert.deepEqual(asked, [`status ${name} --json`, 'status --json', 'role 1'], name);
+  }
+  for (const device of [path('--help'), path('-s'), '/dev/drbd1', '/dev/drbd/by-disk/sda/0', '/dev/drbd/by-res/r']) {
+    const { run, asked } = drbdsetup({});
+    await primaryPeer({ path: device, minor: 1 }, run);
+    assert.deepEqual(asked, ['status --json', 'role 1'], device);
   }
 });
 
@@ -77,14 +115,8 @@ test('a device that is given by its number is found among all resources', async 
 test('DRBD 8.4, which has no JSON, is asked for the roles', async () => {
   const peer = drbdsetup({ 'role 1000': 'Secondary/Primary\n' });
   assert.equal(await primaryPeer(byName, peer.run), 'the peer');
-  assert.deepEqual(peer.asked, ['status xcp-volume-1 --json', 'role 1000']);
-  for (const roles of [
-    'Secondary/Secondary',
-    'Primary/Secondary',
-    'Primary/Primary',
-    'Secondary/Unknown',
-    'Unconfigured',
-  ]) {
+  assert.deepEqual(peer.asked, ['status xcp-volume-1 --json', 'status --json', 'role 1000']);
+  for (const roles of ['Secondary/Secondary', 'Primary/Secondary', 'Secondary/Unknown', 'Unconfigured']) {
     assert.equal(await primaryPeer(byName, drbdsetup({ 'role 1000': roles }).run), undefined, roles);
   }
 });
@@ -96,7 +128,38 @@ test('whatever drbdsetup prints or does, the kernel decides when it does not tel
   assert.equal(await primaryPeer(byName, drbdsetup({}).run), undefined);
   const hanging = drbdsetup({ 'status xcp-volume-1 --json': 'timed-out', 'role 1000': 'Secondary/Primary' });
   assert.equal(await primaryPeer(byName, hanging.run), undefined);
-  assert.equal(hanging.asked.length, 1, 'what hangs once is not asked again');
+});
+
+test('a drbdsetup that has hung is waited for less until it answers again', async () => {
+  const limits: number[] = [];
+  let outcome: CommandOutcome = { at: 'timed-out', gone: Promise.resolve() };
+  const setup = new Drbdsetup(async (_command, _args, timeoutMs) => {
+    limits.push(timeoutMs);
+    return outcome;
+  });
+  await setup.primaryPeer(byNumber);
+  assert.deepEqual(limits.splice(0), [3000], 'not asked again at once');
+  await setup.primaryPeer(byNumber);
+  assert.deepEqual(limits.splice(0), [700]);
+  outcome = { at: 'done', stdout: JSON.stringify([status('r', 1000, 'Secondary', { 'host-b': 'Primary' })]) };
+  assert.equal(await setup.primaryPeer(byNumber), 'host-b');
+  await setup.primaryPeer(byNumber);
+  assert.deepEqual(limits, [700, 3000]);
+});
+
+test('while the kernel does not let a killed drbdsetup go, no other is started', async () => {
+  let started = 0;
+  const gone = new Gate();
+  const setup = new Drbdsetup(async () => {
+    started++;
+    return { at: 'timed-out', gone: gone.passed };
+  });
+  for (let attempt = 0; attempt < 10; attempt++) assert.equal(await setup.primaryPeer(byName), undefined);
+  assert.equal(started, 1);
+  gone.open();
+  await gone.passed;
+  await setup.primaryPeer(byName);
+  assert.equal(started, 2);
 });
 
 test('a drbdsetup that is killed, as with the whole process group, does not lead to an open', async () => {
@@ -113,7 +176,12 @@ test('a helper program is not waited for beyond its time, and its absence is no 
   chmodSync(script, 0o755);
   assert.deepEqual(await runCommand(script, ['said'], 10_000), { at: 'done', stdout: 'said\n' });
   assert.deepEqual(await runCommand(script, ['fail'], 10_000), { at: 'failed' });
-  assert.deepEqual(await runCommand(script, ['hang'], 50), { at: 'timed-out' });
+  const hung = await runCommand(script, ['hang'], 50);
+  assert.equal(hung.at, 'timed-out');
+  // Nobody waits for it otherwise.
+  const awake = setInterval(() => {}, 1000);
+  await hung.gone;
+  clearInterval(awake);
   assert.deepEqual(await runCommand(script, ['killed'], 10_000), { at: 'interrupted' });
   assert.deepEqual(await runCommand('no-such-program-anywhere', [], 10_000), { at: 'failed' });
 });
