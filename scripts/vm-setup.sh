@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Gets what the tests in test/vm/ need: QEMU, a Debian kernel with its modules (unpacked under .cache/vm/, not installed) and the
-# tools that the cases use inside the virtual machine, which sees this machine's own tree.
+# Gets what the tests in test/vm/ need: QEMU, a Debian kernel with its modules and the tools of DRBD (both unpacked under .cache/vm/,
+# not installed: nothing of them ever runs on this machine) and the tools that the cases use inside the virtual machine, which sees this
+# machine's own tree.
 # Idempotent: does nothing when everything is there. Needs Debian 12 or later on x86-64, and root for what is missing.
 set -euo pipefail
 
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.."
 cache=.cache/vm
 # The first one that the package sources offer is taken.
 kernels=(linux-image-6.12-cloud-amd64 linux-image-cloud-amd64)
-packages=(qemu-system-x86 busybox-static kmod e2fsprogs xfsprogs util-linux fio nbd-client)
+packages=(qemu-system-x86 busybox-static kmod e2fsprogs xfsprogs util-linux fio nbd-client dmsetup)
 
 fail() {
   echo "vm-setup: $*" >&2
@@ -41,7 +42,7 @@ fi
 if [ "${#missing[@]}" -gt 0 ]; then
   [ "$(id -u)" = 0 ] || fail "missing packages: ${missing[*]} (installing them needs root)"
   update_once
-  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" > /dev/null ||
+  DEBIAN_FRONTEND=noninteractive apt-get install -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends "${missing[@]}" > /dev/null ||
     fail "cannot install: ${missing[*]}"
 fi
 
@@ -55,18 +56,24 @@ kernel_package() {
   return 1
 }
 
+# download FOLDER COMMAND…: the package that COMMAND names, unpacked into FOLDER.
+download() {
+  local folder=$1
+  shift
+  # A list of packages that is out of date names files that are gone.
+  (cd "$folder" && apt-get download -q "$("$@")" > /dev/null 2>&1) || {
+    update_once
+    (cd "$folder" && apt-get download -q "$("$@")" > /dev/null) || fail "cannot download $("$@")"
+  }
+  dpkg -x "$folder"/*.deb "$folder"
+  rm "$folder"/*.deb
+}
+
 if [ ! -e "$cache/ready" ]; then
   rm -rf "$cache"
   mkdir -p "$cache/kernel"
   package=$(kernel_package) || { update_once && package=$(kernel_package); } || fail "no kernel package: tried ${kernels[*]}"
-  # A list of packages that is out of date names files that are gone.
-  (cd "$cache" && apt-get download -q "$package" > /dev/null 2>&1) || {
-    update_once
-    package=$(kernel_package)
-    (cd "$cache" && apt-get download -q "$package" > /dev/null) || fail "cannot download $package"
-  }
-  dpkg -x "$cache"/*.deb "$cache/kernel"
-  rm "$cache"/*.deb
+  download "$cache/kernel" kernel_package
   mapfile -t versions < <(ls "$cache/kernel/lib/modules")
   [ "${#versions[@]}" = 1 ] || fail "expected one kernel in $package"
   version=${versions[0]}
@@ -79,5 +86,13 @@ if [ ! -e "$cache/ready" ]; then
   [ -s "$cache/overlay.ko" ] || fail "cannot unpack overlay.ko.xz"
   ln -s "kernel/boot/vmlinuz-$version" "$cache/vmlinuz"
   echo "$version" > "$cache/ready"
+fi
+if [ ! -e "$cache/drbd/ready" ]; then
+  rm -rf "$cache/drbd"
+  mkdir -p "$cache/drbd"
+  download "$cache/drbd" echo drbd-utils
+  # The tools for the kernel's own DRBD, 8.4.
+  find "$cache/drbd" -name drbdsetup-84 | grep -q . || fail "drbd-utils has no drbdsetup for DRBD 8.4"
+  touch "$cache/drbd/ready"
 fi
 echo "vm-setup: kernel $(cat "$cache/ready"), $(qemu-system-x86_64 --version | head -1)"

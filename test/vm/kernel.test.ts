@@ -1,4 +1,4 @@
 /** Everything that needs a real kernel. The cases are in guest/. */
 import { machineSuite } from './suite.js';
 
-machineSuite('a real kernel', 2_000_000);
+machineSuite('a real kernel', 2_300_000);

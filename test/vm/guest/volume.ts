@@ -22,8 +22,8 @@ export class Program {
 
   /** One of ours, from bin/. */
   static start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): Program {
-    const env = { ...process.env, ...environment };
-    return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], env }));
+    const options = { env: { ...process.env, ...environment }, cwd: environment['PWD'] };
+    return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }));
   }
 
   static of(child: ChildProcess): Program {
@@ -127,6 +127,7 @@ export interface Server {
 export interface ServerOptions {
   readonly port?: number;
   readonly args?: readonly string[];
+  /** Added to the environment; PWD is the folder that it runs in. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 
