@@ -3,6 +3,7 @@
  * What the storage manager of such hosts does (`drbdsetup secondary`, `drbdsetup primary`, fencing), the case does.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { type CaseContext, machineCase } from './cases.js';
 import { run } from './commands.js';
 import { type Peer, Peers, until } from './drbd-peers.js';
@@ -70,11 +71,14 @@ async function byCutLink(context: CaseContext, peers: Peers, from: Host, to: Hos
   await to.peer.primary();
   await (await programOf(to)).line(/Disk open!$/);
   peers.decideFencing(to.peer, 'unknown');
+  // Fencing means that nothing on that host answers any more. When its I/O goes on now, it is for nobody to hear.
   const fenced = await programOf(from);
-  const ended = fenced.stop();
-  await fenced.line(/SIGTERM received/);
+  const ended = fenced.kill();
+  await until('its main thread is gone', async () =>
+    /\) Z /.test(readFileSync(`/proc/${fenced.child.pid}/stat`, 'latin1')),
+  );
   await run('drbdsetup', ['resume-io', String(from.peer.minor)]);
-  assert.equal(await ended, 0);
+  await ended;
   await from.peer.demote();
   for (const { peer } of [from, to]) await peers.disconnect(peer);
   await peers.mendLink();
