@@ -110,6 +110,8 @@ export class Peers {
     const peers = new Peers(fencing);
     await install();
     context.after(() => peers.#remove());
+    // Empty, and of memory that is free again afterwards.
+    await run('modprobe', ['brd', 'rd_nr=2', `rd_size=${diskKiB}`]);
     for (const peer of peers.both) await peers.#create(peer);
     for (const peer of peers.both) await peers.connect(peer);
     await until('the two are connected', async () => (await peers.a.connectionState()) === 'Connected');
@@ -195,7 +197,6 @@ export class Peers {
     this.decideFencing(peer, 'unknown');
     await run('dmsetup', ['create', resource, '--table', `0 ${diskKiB * 2} linear /dev/ram${minor - 1} 0`]);
     await run('dmsetup', ['mknodes']);
-    await run('dd', ['if=/dev/zero', `of=${lower}`, 'bs=1M', 'oflag=direct', 'status=none', `count=${diskKiB / 1024}`]);
     await run('drbdmeta', ['--force', String(minor), 'v08', lower, 'internal', 'create-md']);
     await run('drbdsetup', ['new-resource', resource]);
     await run('drbdsetup', ['new-minor', resource, String(minor), '0']);
@@ -213,6 +214,7 @@ export class Peers {
       await run('dmsetup', ['remove', '--retry', resource]);
       rmSync(`/run/drbd-fence-${resource}`);
     }
+    await run('modprobe', ['-r', 'brd']);
   }
 }
 
@@ -229,7 +231,6 @@ async function install(): Promise<void> {
   await run('busybox', ['ip', 'rule', 'add', 'table', 'local', 'pref', '100']);
   await run('busybox', ['ip', 'rule', 'del', 'pref', '0']);
   for (const minor of [1, 2]) await run('busybox', ['ip', 'addr', 'add', `${addressOf(minor)}/32`, 'dev', 'lo']);
-  await run('modprobe', ['brd', 'rd_nr=2', `rd_size=${diskKiB}`]);
   await run('modprobe', ['dm-mod']);
   await run('modprobe', ['drbd', `usermode_helper=${helper}`]);
   installed = true;
