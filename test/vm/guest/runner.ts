@@ -10,8 +10,13 @@ import { type CaseContext, type MachineCase, machineCases } from './cases.js';
 import { kernelComplaints } from './kernel-log.js';
 import './machine.js';
 import './attach.js';
-import './changes.js';
+
 import './filesystems.js';
+import './growth.js';
+import './hand-over.js';
+import './pressure.js';
+import './run-folder.js';
+import './service.js';
 import './sharing.js';
 import './slow-disk.js';
 import './storage-manager.js';
