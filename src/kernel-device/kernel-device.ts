@@ -63,8 +63,7 @@ const takeOverWaitMs = 5000;
 const nothing = Buffer.alloc(0);
 
 /**
- * docs/kernel-device.md has the measurements. One request of the kernel is one request to the server; read-ahead keeps several of
- * them on their way.
+ * One request of the kernel is one request to the server, of the gateway's largest size; read-ahead keeps several of them on their way.
  */
 const queueSettings = [
   ['scheduler', 'none'],

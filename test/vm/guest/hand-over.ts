@@ -25,7 +25,9 @@ async function beginHandOver(gateway: Gateway): Promise<{ predecessor: number; s
   const predecessor = pidOf(gateway);
   const children = () => readFileSync(`/proc/${predecessor}/task/${predecessor}/children`, 'utf8').trim();
   process.kill(predecessor, 'SIGUSR2');
-  await until('a successor is started', () => children() !== '');
+  // As long as it has not executed the program, the predecessor waits for it.
+  const isExecuted = () => readFileSync(`/proc/${children()}/environ`, 'utf8').includes('NBD_SERVER_SUCCESSOR');
+  await until('a successor is started', () => children() !== '' && isExecuted());
   return { predecessor, successor: Number(children()) };
 }
 
