@@ -1,6 +1,6 @@
 'use strict';
 // What must happen before the first `import`: the size of the thread pool is read once, when its first thread starts,
-// its threads take over the marks of the thread that starts them, and V8 compiles by the flags that it has then.
+// every thread has to be one that serves a disk, and V8 compiles by the flags that it has then.
 const { existsSync } = require('node:fs');
 const { join } = require('node:path');
 const { setFlagsFromString } = require('node:v8');
@@ -20,6 +20,17 @@ function fail(program, message) {
   process.exit(1);
 }
 
+/** What the predecessor of an nbd-server has handed to it (src/cli/hand-over.ts): the channel to it, the lock, the kernel's sockets. */
+function handed() {
+  const sockets = process.env.NBD_SERVER_SUCCESSOR;
+  if (sockets === undefined || !process.connected) return { descriptors: [], environment: {} };
+  const channel = 3;
+  return {
+    descriptors: Array.from({ length: 2 + Number(sockets) }, (_, place) => channel + place),
+    environment: { NODE_CHANNEL_FD: String(channel) }, // Node takes it out
+  };
+}
+
 /** Runs dist/src/cli/PROGRAM.js. */
 module.exports = async function start(program) {
   if (isTooOld(process.versions.node)) {
@@ -33,7 +44,7 @@ module.exports = async function start(program) {
     fail(program, `it is not built yet. In ${root}, run: npm ci && npm run build`);
   }
   try {
-    require('../dist/src/linux/io-flusher.cjs').becomeIoFlusher();
+    require('../dist/src/linux/io-flusher.cjs').becomeIoFlusher(handed());
     await (await import(main)).main(process.argv.slice(2));
   } catch (error) {
     if (error.code !== 'ERR_MODULE_NOT_FOUND' && error.code !== 'MODULE_NOT_FOUND') throw error;

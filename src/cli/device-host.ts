@@ -3,7 +3,7 @@
  * Promise: what is on record is what the kernel has; a device that is left over under our name is cleared, any other is not touched.
  */
 import type { BufferPool } from '../base/buffer-pool.js';
-import type { Clock } from '../base/clock.js';
+import { type Clock, sleep } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import type { Gateway } from '../gateway/gateway.js';
 import { formatIdentifier } from '../kernel-device/identifier.js';
@@ -21,6 +21,9 @@ import type { Log } from '../observability/log.js';
 import type { Lineage } from './lineage.js';
 import type { NbdServerOptions } from './nbd-server-options.js';
 import { isNameInUse } from './run-files.js';
+
+/** How long a stop waits for a device that is being attached. */
+const gettingWaitMs = 3000;
 
 export interface DeviceHostOptions {
   readonly options: NbdServerOptions;
@@ -51,10 +54,9 @@ export class DeviceHost {
     this.#getting = left === undefined ? this.#attach() : this.#takeOver(left);
     const device = await this.#getting;
     this.#device = device;
-    const { index, sizeBytes } = device;
-    lineage.ledger.change({
-      device: { index, sizeBytes, identifier: this.#identifier, connections: left?.connections ?? options.connections },
-    });
+    const { index, sizeBytes, thread } = device;
+    const connections = left?.connections ?? options.connections;
+    lineage.ledger.change({ device: { index, sizeBytes, identifier: this.#identifier, connections, thread } });
     const failed = await device.tune();
     if (failed.length > 0) log.line(`Warning: \`${device.path}\` could not be tuned: ${failed.join(', ')}.`);
     if (left !== undefined) log.line(`\`${device.path}\` is taken over from process ${lineage.former?.pid}.`);
@@ -74,8 +76,9 @@ export class DeviceHost {
   }
 
   /** Goes on with what a predecessor hands over. */
-  adopt({ index, sizeBytes, connections }: RecordedDevice, sockets: readonly HandedSocket[]): void {
-    const device = KernelDevice.adopt({ ...this.#deviceOptions(), connections }, sizeBytes, index, sockets);
+  adopt(handed: RecordedDevice, sockets: readonly HandedSocket[]): void {
+    const { connections } = handed;
+    const device = KernelDevice.adopt({ ...this.#deviceOptions(), connections }, handed, sockets);
     this.#getting = Promise.resolve(device);
     this.#device = device;
   }
@@ -92,9 +95,12 @@ export class DeviceHost {
 
   /** Gives the device back to the kernel. */
   async detach(): Promise<void> {
-    const device = await this.#getting?.catch(() => undefined);
-    if (device === undefined) return;
-    const { log } = this.#given;
+    const { clock, log } = this.#given;
+    const getting = this.#getting?.catch(() => undefined);
+    const device = await Promise.race([getting, sleep(clock, gettingWaitMs).then(() => 'stuck' as const)]);
+    if (device === 'stuck')
+      log.line('The kernel does not answer. A device that it still makes is cleared at the next start.');
+    if (device === undefined || device === 'stuck') return;
     const outcome = await device.detach();
     if (outcome === 'busy') {
       log.line(`\`${device.path}\` is still in use: all I/O on it fails now, and it is free again when it is closed.`);
@@ -115,17 +121,24 @@ export class DeviceHost {
     return whileChoosing(clock, () => KernelDevice.attach(this.#deviceOptions(), roundedBytes, options.deviceIndex));
   }
 
-  #takeOver({ index, sizeBytes, connections }: RecordedDevice): Promise<KernelDevice> {
-    const wanted = this.#given.gateway.sizeBytes;
+  async #takeOver(left: RecordedDevice): Promise<KernelDevice> {
+    const { clock, gateway, log, options } = this.#given;
+    const { index, sizeBytes, connections } = left;
+    const wanted = gateway.sizeBytes;
     if (wanted < sizeBytes) {
       throw new Failure(
         'unavailable',
         `\`/dev/nbd${index}\` has ${sizeBytes} bytes, and cannot be shrunk to ${wanted}.`,
       );
     }
-    const { clock, options } = this.#given;
+    if (options.deviceSizeBytes !== undefined && roundDown(wanted) > sizeBytes) {
+      log.line(`Warning: \`/dev/nbd${index}\` is taken over as it is and keeps its ${sizeBytes} bytes.`);
+    }
+    if (options.deviceIndex !== undefined && options.deviceIndex !== index) {
+      log.line(`Warning: \`/dev/nbd${index}\` is taken over instead of \`/dev/nbd${options.deviceIndex}\`.`);
+    }
     this.#mayGrowAtMs = clock.nowMs() + 2 * kernelTimeouts(options).timeoutS * 1000;
-    return KernelDevice.takeOver({ ...this.#deviceOptions(), connections }, sizeBytes, index);
+    return KernelDevice.takeOver({ ...this.#deviceOptions(), connections }, left);
   }
 
   /** Devices under our name that nobody serves: we hold its lock, so their process is dead, and they are not on record. */

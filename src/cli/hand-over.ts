@@ -6,11 +6,12 @@
  *     spawn, with the descriptors ───────────────▶ reads the record, finds a server
  *                                 ◀─────── ready ──
  *     reads no more, answers what it has read
- *     yours, with the bytes not served ──────────▶ new generation on record, serves
+ *     yours, with the bytes not served ──────────▶ new generation on record
+ *                                 ◀──────── mine ── serves
  *     exits, touching nothing
  *
- * Promises: until `yours` the predecessor can go on as if nothing had been, and a successor that it does not come to leaves no trace; the
- * lock is held by one of the two at every moment.
+ * Promises: a successor that does not come to `mine` has served nothing and leaves no trace, so that everything is still the
+ * predecessor's; the lock is held by one of the two at every moment.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
@@ -26,11 +27,16 @@ const variable = 'NBD_SERVER_SUCCESSOR';
 const lockPlace = 4;
 const firstSocketPlace = 5;
 const readyWaitMs = 60_000;
+const mineWaitMs = 5000;
 
 /** What the successor needs to go on. */
 export interface Legacy {
   readonly device: RecordedDevice | undefined;
   readonly sockets: readonly HandedSocket[];
+}
+
+interface SuccessorMessage {
+  readonly type: 'ready' | 'mine';
 }
 
 interface YoursMessage {
@@ -45,7 +51,9 @@ interface YoursMessage {
 export class Successor {
   readonly #child: ChildProcess;
   readonly #sockets: readonly number[];
+  /** False: it has ended. */
   readonly #ready: Promise<boolean>;
+  readonly #mine: Promise<boolean>;
 
   /** Starts this program anew, with the same arguments: what is installed now, which may be another version. */
   constructor(lock: number, sockets: readonly number[]) {
@@ -55,11 +63,8 @@ export class Successor {
       stdio: ['inherit', 'inherit', 'inherit', 'ipc', lock, ...sockets],
       env: { ...process.env, [variable]: String(sockets.length) },
     });
-    this.#ready = new Promise((resolve) => {
-      this.#child.once('message', () => resolve(true));
-      this.#child.once('error', () => resolve(false));
-      this.#child.once('exit', () => resolve(false));
-    });
+    this.#ready = this.#says('ready');
+    this.#mine = this.#says('mine');
   }
 
   get pid(): number | undefined {
@@ -77,18 +82,36 @@ export class Successor {
     this.#child.kill('SIGKILL');
   }
 
-  /** Resolves when the successor has it: this process must not do anything with the volume from now on. */
-  give({ device, sockets }: Legacy): Promise<void> {
+  /** Passes a signal on. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /**
+   * Gives everything away. Resolves with `taken`: this process must not do anything with the volume any more; `refused`: the
+   * successor has ended before it did anything; `lost`: it took everything so late that it has been killed.
+   */
+  async give({ device, sockets }: Legacy, clock: Clock): Promise<'taken' | 'refused' | 'lost'> {
     const known = sockets.flatMap(({ fd, received }) => {
       const place = this.#sockets.indexOf(fd);
       return place < 0 ? [] : { place, received: received.toString('base64') };
     });
     const message: YoursMessage = { type: 'yours', sockets: known, ...(device && { device }) };
-    return new Promise((resolve, reject) => {
-      this.#child.send(message, (error) => {
-        if (error === null) resolve();
-        else reject(new Failure('unavailable', 'the successor has gone'));
+    if (this.#child.connected) this.#child.send(message, () => {}); // that it failed shows in the end of the channel
+    const inTime = await Promise.race([this.#mine, sleep(clock, mineWaitMs)]);
+    if (inTime === undefined) this.dismiss();
+    if (!(await this.#mine)) return 'refused';
+    return inTime === undefined ? 'lost' : 'taken';
+  }
+
+  /** The end of the channel comes after the last message, which the end of the process may not. */
+  #says(type: SuccessorMessage['type']): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.#child.on('message', (message) => {
+        if ((message as SuccessorMessage).type === type) resolve(true);
       });
+      this.#child.once('error', () => resolve(false));
+      this.#child.once('disconnect', () => resolve(false));
     });
   }
 }
@@ -123,14 +146,25 @@ export class Predecessor {
   }
 
   /**
-   * Says that we are ready once `prepared` resolves, and resolves when the volume is ours. Rejects with a `Failure` if it is not going to be.
+   * Says that we are ready once `prepared` resolves, and resolves with what becomes ours by {@link Predecessor.take}. Rejects with a
+   * `Failure` if nothing is going to.
    */
-  async takeFrom(prepared: Promise<void>): Promise<Legacy> {
+  async offer(prepared: Promise<void>): Promise<Legacy> {
     await Promise.race([prepared, this.#legacy]);
-    if (process.connected) process.send?.({ type: 'ready' });
-    const legacy = await this.#legacy;
-    if (process.connected) process.disconnect();
-    return legacy;
+    this.#say('ready', () => {});
+    return this.#legacy;
+  }
+
+  /** From now on the predecessor does nothing any more. */
+  take(): void {
+    this.#say('mine', () => {
+      if (process.connected) process.disconnect();
+    });
+  }
+
+  #say(type: SuccessorMessage['type'], said: () => void): void {
+    const message: SuccessorMessage = { type };
+    if (process.connected) process.send?.(message, undefined, undefined, said);
   }
 
   #unpack({ device, sockets }: YoursMessage): Legacy {

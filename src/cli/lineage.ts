@@ -2,7 +2,9 @@
  * The line of processes that serve one volume under one name, one after the other: what this one has from the one before it, and leaves to
  * the next. Promise: this process's generation is on file before it sends its first request (failover rule T2).
  */
+import { asFailure, Failure } from '../base/failure.js';
 import type { Inheritance } from '../gateway/inheritance.js';
+import { isSameDevice } from '../kernel-device/identifier.js';
 import { connectedDevice } from '../linux/nbd-sysfs.js';
 import {
   loadRecord,
@@ -33,14 +35,16 @@ export class Lineage {
   readonly device: RecordedDevice | undefined;
   /** What the gateway must know of it (failover rules T3, T5). */
   readonly inherited: Inheritance | undefined;
+  readonly #path: string;
 
   private constructor(
     former: VolumeRecord | undefined,
     { path, attach, planned, newSession, bootTimeMs, warn }: LineageOptions,
   ) {
     const nowMs = bootTimeMs();
+    this.#path = path;
     this.former = former;
-    this.device = attach && former?.device !== undefined && isStillThere(former.device) ? former.device : undefined;
+    this.device = attach && former?.device !== undefined ? asFound(former.device) : undefined;
     this.inherited = former && inheritanceOf(planned ? withoutLast(former) : former, nowMs);
     const record: VolumeRecord = {
       bootId: thisBoot(),
@@ -52,14 +56,32 @@ export class Lineage {
       unflushed: former?.unflushed ?? 'none',
     };
     this.ledger = new VolumeLedger(path, record, bootTimeMs, (error) =>
-      warn(`\`${path}\` cannot be written, nobody will be able to take over from us: ${String(error)}.`),
+      warn(`\`${path}\` cannot be written, nobody will be able to take over from us: \`${errorCode(error)}\`.`),
     );
   }
 
+  /** Throws a `Failure` if what a predecessor left cannot be read, or this process's own record cannot be written. */
   static begin(options: LineageOptions): Lineage {
-    const lineage = new Lineage(options.isOnFile ? loadRecord(options.path) : undefined, options);
-    if (options.isOnFile && !options.planned) lineage.ledger.keep();
+    const { path, isOnFile, attach, planned, warn } = options;
+    const lineage = new Lineage(isOnFile ? load(path) : undefined, options);
+    if (!isOnFile || planned) return lineage;
+    try {
+      lineage.keep();
+    } catch (error) {
+      // With neither device nor predecessor there is nothing that a record would protect.
+      if (attach || lineage.former !== undefined) throw error;
+      warn(asFailure(error).message);
+    }
     return lineage;
+  }
+
+  /** Puts it on file. Throws a `Failure`; then the record of the predecessor is as it was, for the next one to find. */
+  keep(): void {
+    try {
+      this.ledger.keep();
+    } catch (error) {
+      throw new Failure('unavailable', `\`${this.#path}\` cannot be written: \`${errorCode(error)}\``);
+    }
   }
 
   get session(): string {
@@ -77,10 +99,23 @@ export class Lineage {
   }
 }
 
-function isStillThere({ index, identifier }: RecordedDevice): boolean {
-  const found = connectedDevice(index);
-  // Kernels before 5.14 keep no identifier: there the record alone tells.
-  return found !== undefined && (found.identifier === identifier || found.identifier === '');
+/** As the kernel has it: its process may have died between a change and the record of it. */
+function asFound(left: RecordedDevice): RecordedDevice | undefined {
+  const found = connectedDevice(left.index);
+  if (found === undefined || !isSameDevice(found, left)) return undefined;
+  return { ...left, sizeBytes: Math.max(left.sizeBytes, found.sizeBytes) };
+}
+
+function load(path: string): VolumeRecord | undefined {
+  try {
+    return loadRecord(path);
+  } catch (error) {
+    throw new Failure('unavailable', `\`${path}\` cannot be read: \`${errorCode(error)}\`.`);
+  }
+}
+
+function errorCode(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? String(error);
 }
 
 /** Its last server owes it no answer; those before may still be waited for. */

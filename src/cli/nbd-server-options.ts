@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { asFailure } from '../base/failure.js';
 import { type Credentials, parseServerUrl, type Target } from '../http-client/target.js';
+import { unixPathBytesMax } from '../nbd-server/nbd-server.js';
 import {
   type ListenAddress,
   type ParsedCommandLine,
@@ -67,7 +68,7 @@ interface RawOptions {
 export function parseNbdServerOptions(args: readonly string[]): ParsedCommandLine<NbdServerOptions> {
   const command = new Command('nbd-server')
     .description('Makes a disk that HTTP servers serve a network block device.')
-    .requiredOption('--socket-path <path>', 'the unix socket to serve NBD clients on', parseText('The path'))
+    .requiredOption('--socket-path <path>', 'the unix socket to serve NBD clients on', parseSocketPath)
     .requiredOption('--nbd-name <name>', 'the name of this device: in the log and in file names', parseName)
     .requiredOption('--urls <url,url>', 'the HTTP servers, in the order of preference')
     .option('--device-size <bytes>', 'the size of the device (default: that of the first server found)', parseSize)
@@ -186,6 +187,16 @@ const connectionsMax = 4;
 /** More than there are processors are of no use to the kernel. */
 function defaultConnections(): number {
   return Math.min(connectionsMax, availableParallelism());
+}
+
+/** No client could connect to a longer one. */
+function parseSocketPath(text: string): string {
+  const path = parseText('The path')(text);
+  const bytes = Buffer.byteLength(path);
+  if (bytes <= unixPathBytesMax) return path;
+  throw new InvalidArgumentError(
+    `The path of a unix socket has at most ${unixPathBytesMax} bytes, this one ${bytes}: start it in a folder nearby.`,
+  );
 }
 
 function parseDevice(text: string): number {

@@ -4,10 +4,14 @@
  *     starting ── lock, size known, sockets, device ──▶ serving ── SIGTERM, SIGINT ──▶ stopping ──▶ exit 0 (1: something is not durable)
  *         └── lock held by another, socket taken, no device ──▶ exit 1
  *
+ *     serving ── SIGUSR2 ──▶ preparing ── successor ready ──▶ leaving ── given ──▶ exit 0, touching nothing
+ *        ▲                       │ └── SIGTERM ──▶ stopping ◀── SIGTERM ──┘ └── the successor has died ──▶ stopping (SIGTERM), exit 1
+ *        └── it is not getting ready
  *
- * A successor that is started by a hand-over (hand-over.ts) begins at `serving`; the one that hands over ends without touching anything.
+ * A successor (hand-over.ts) begins at `serving`.
  *
- * Promise: a stop needs no server's consent; it takes one request time-out at the most (the last commit of write-back mode).
+ * Promise: a stop needs no server's consent; it takes one request time-out at the most (the last commit of write-back mode). It comes
+ * through at every moment, also of a hand-over.
  */
 import { randomBytes } from 'node:crypto';
 import { BufferPool } from '../base/buffer-pool.js';
@@ -20,6 +24,7 @@ import { findDriver } from '../kernel-device/driver.js';
 import { type NbdEvent, NbdServer } from '../nbd-server/nbd-server.js';
 import type { NbdDriver } from '../linux/nbd-netlink.js';
 import { bootClock } from '../linux/boot-clock.js';
+import { isIoFlusher } from '../linux/process.js';
 import { notifyServiceManager } from '../linux/service-manager.js';
 import type { Log } from '../observability/log.js';
 import { DeviceHost } from './device-host.js';
@@ -38,10 +43,23 @@ export interface NbdProgramOptions {
   readonly exit: (code: 0 | 1) => void;
 }
 
+type Phase =
+  | { readonly at: 'starting' }
+  | { readonly at: 'serving' }
+  /** Serves as ever, while a successor gets ready. */
+  | { readonly at: 'preparing'; readonly successor: Successor }
+  /** Serves no more, and has not given anything away. */
+  | { readonly at: 'leaving'; readonly successor: Successor }
+  /** `stop`: the signal that came meanwhile. */
+  | { readonly at: 'given'; readonly successor: Successor; stop: StopSignal | undefined }
+  | { readonly at: 'stopping' };
+
+type StopSignal = 'SIGTERM' | 'SIGINT';
+
 /** Unused buffers that are kept for reuse. */
 const idleBufferBytesMax = 48 * 1024 * 1024;
-/** How long the sockets may take to close. */
-const closeWaitMs = 500;
+/** How long the sockets may take to close, and their file to be removed. */
+const closeWaitMs = 2000;
 
 export class NbdServerProgram {
   readonly #options: NbdServerOptions;
@@ -57,8 +75,7 @@ export class NbdServerProgram {
   #started: Promise<void> = Promise.resolve();
   #onSelected: () => void = () => {};
   #sizeWatch: SizeWatch | undefined;
-  #handing = false;
-  #stopping = false;
+  #phase: Phase = { at: 'starting' };
 
   constructor({ options, log, clock, exit }: NbdProgramOptions) {
     this.#options = options;
@@ -81,15 +98,18 @@ export class NbdServerProgram {
       const predecessor = Predecessor.find();
       if (predecessor !== undefined) return await this.#succeed(predecessor);
       await this.#claim();
-      if (this.#stopping) return;
+      if (this.#isStopping) return;
       const driver = options.attach ? await findDriver() : undefined;
+      if (driver !== undefined && !isIoFlusher()) {
+        this.#log.line('Warning: when memory is short this process may wait for its own device (no IO_FLUSHER).');
+      }
       const lineage = this.#continueLineage(driver !== undefined, false);
       const gateway = this.#connect(lineage);
       const sizeBytes = await gateway.whenSizeKnown();
-      if (this.#stopping) return;
+      if (this.#isStopping) return;
       if (options.deviceSizeBytes !== undefined) this.#log.line(`Device size: ${sizeBytes}.`);
       await this.#serve(gateway);
-      if (driver !== undefined && !this.#stopping) {
+      if (driver !== undefined && !this.#isStopping) {
         this.#host = this.#makeHost(driver, gateway, lineage);
         await this.#host.start();
       }
@@ -104,88 +124,130 @@ export class NbdServerProgram {
     const driver = this.#options.attach ? await findDriver() : undefined;
     this.#files.adoptLock(predecessor.lock);
     const lineage = this.#continueLineage(driver !== undefined, true);
+    if (lineage.former === undefined) throw new Failure('unavailable', 'There is no record of the predecessor.');
     const selected = new Promise<void>((resolve) => {
       this.#onSelected = resolve;
     });
     const gateway = this.#connect(lineage);
-    const { device, sockets } = await predecessor.takeFrom(selected);
+    const { device, sockets } = await predecessor.offer(selected);
+    // A stop before this leaves everything to the predecessor.
+    if (this.#isStopping) return;
     lineage.ledger.change({ device });
-    lineage.ledger.keep();
+    lineage.keep();
+    // Before the predecessor can end: a service whose main process ends is over.
+    this.#tellServiceManager(`MAINPID=${process.pid}`);
+    predecessor.take();
     if (driver !== undefined && device !== undefined) {
+      // It may have grown since this process looked.
+      if (device.sizeBytes > gateway.sizeBytes) gateway.grow(device.sizeBytes);
       this.#host = this.#makeHost(driver, gateway, lineage);
       this.#host.adopt(device, sockets);
       this.#log.line(`\`/dev/nbd${device.index}\` is taken over from process ${predecessor.pid}.`);
       this.#log.line(`NBD \`/dev/nbd${device.index}\` is now attached.`);
     }
-    this.#files.writePid();
+    this.#writePid();
     await this.#serve(gateway);
     this.#ready();
   }
 
   #ready(): void {
+    if (this.#phase.at !== 'starting') return;
+    this.#phase = { at: 'serving' };
     const gateway = this.#gateway;
     // A size that was given is the size.
     if (gateway !== undefined && this.#options.deviceSizeBytes === undefined) {
       const growDevice = (sizeBytes: number) => this.#host?.grow(sizeBytes) ?? Promise.resolve();
       this.#sizeWatch = new SizeWatch(gateway, this.#clock, (line) => this.#log.line(line), growDevice);
     }
-    notifyServiceManager(`READY=1\nMAINPID=${process.pid}\n`, process.env['NOTIFY_SOCKET']);
+    this.#tellServiceManager('READY=1');
+  }
+
+  #tellServiceManager(assignment: string): void {
+    notifyServiceManager(`${assignment}\n`, process.env['NOTIFY_SOCKET']);
   }
 
   /** Starts a successor and leaves the volume to it. If that fails, this process goes on. */
   async handOver(): Promise<void> {
     const gateway = this.#gateway;
     const lock = this.#files.lockDescriptor;
-    if (this.#stopping || this.#handing || this.#nbd === undefined || gateway === undefined || lock === undefined) {
-      this.#log.line('SIGUSR2 received. There is nothing to hand over now.');
+    if (this.#phase.at !== 'serving' || gateway === undefined || lock === undefined) {
+      const isHanding = 'successor' in this.#phase;
+      this.#log.line(
+        `SIGUSR2 received. ${isHanding ? 'A hand-over is under way.' : 'There is nothing to hand over now.'}`,
+      );
       return;
     }
-    this.#handing = true;
     this.#log.line('SIGUSR2 received. Handing over to a successor...');
-    const successor = new Successor(lock, this.#host?.descriptors ?? []);
+    let preparing: Phase = this.#phase;
+    let successor: Successor | undefined;
     try {
+      // There may have been no room for it until now.
+      this.#lineage?.keep();
+      successor = new Successor(lock, this.#host?.descriptors ?? []);
+      preparing = this.#phase = { at: 'preparing', successor };
       await successor.whenReady(this.#clock);
       await gateway.flush();
     } catch (error) {
-      successor.dismiss();
-      this.#handing = false;
+      successor?.dismiss();
+      if (this.#phase !== preparing) return;
+      this.#phase = { at: 'serving' };
       this.#log.line(`Not handed over: ${asFailure(error).message}. This process goes on.`);
       return;
     }
-    if (this.#stopping) successor.dismiss();
-    else await this.#leaveTo(successor, gateway);
+    // A device that is growing must be on record as it is.
+    await this.#sizeWatch?.end();
+    if (this.#phase === preparing) await this.#leaveTo(successor, gateway);
   }
 
   /** Rule T6: everything that was sent is answered, and nothing more is sent. */
   async #leaveTo(successor: Successor, gateway: Gateway): Promise<void> {
     const beganMs = this.#clock.nowMs();
-    this.#stopping = true;
-    this.#sizeWatch?.end();
+    const leaving: Phase = { at: 'leaving', successor };
+    this.#phase = leaving;
+    const isLeaving = () => this.#phase === leaving;
     const sockets = (await this.#host?.handOver()) ?? [];
     await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
-    await becomeQuiet(gateway, this.#clock);
+    await becomeQuiet(gateway, this.#clock, isLeaving);
+    if (!isLeaving()) return;
     await gateway.close();
-    try {
-      await successor.give({ device: this.#lineage?.ledger.current.device, sockets });
-    } catch (error) {
-      // As after a crash: whoever comes next takes the device over.
-      this.#log.line(
-        `Not handed over: ${asFailure(error).message}. The device waits for the next nbd-server of this name.`,
-      );
-      this.#exit(1);
+    if (!isLeaving()) return;
+    const given: Phase = { at: 'given', successor, stop: undefined };
+    this.#phase = given;
+    this.#lineage?.ledger.release();
+    const outcome = await successor.give({ device: this.#lineage?.ledger.current.device, sockets }, this.#clock);
+    if (outcome === 'taken') {
+      this.#log.line(`Handed over to process ${successor.pid} within ${Math.round(this.#clock.nowMs() - beganMs)} ms.`);
+      this.#exit(0);
       return;
     }
-    this.#log.line(`Handed over to process ${successor.pid} within ${Math.round(this.#clock.nowMs() - beganMs)} ms.`);
-    this.#exit(0);
+    this.#log.line('Not handed over: the successor has gone.');
+    if (given.stop !== undefined) {
+      if (outcome === 'refused') this.#lineage?.keep();
+      await this.#end();
+      return;
+    }
+    // As after a crash.
+    this.#log.line('What it left waits for the next nbd-server of this name.');
+    this.#exit(1);
   }
 
   /** Idempotent. */
-  async stop(signal: 'SIGTERM' | 'SIGINT'): Promise<void> {
-    if (this.#stopping) return;
-    this.#stopping = true;
-    this.#sizeWatch?.end();
+  async stop(signal: StopSignal): Promise<void> {
+    const phase = this.#phase;
+    if (phase.at === 'stopping' || (phase.at === 'given' && phase.stop !== undefined)) return;
     this.#log.line(`${signal} received. Exiting server...`);
-    notifyServiceManager('STOPPING=1\n', process.env['NOTIFY_SOCKET']);
+    if (phase.at === 'given') {
+      // It is for the successor to stop, if it has got everything.
+      phase.stop = signal;
+      phase.successor.signal(signal);
+      return;
+    }
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
+    this.#beginStopping();
+    this.#tellServiceManager('STOPPING=1');
     await this.#host?.detach();
     const { undurableBytes, quiet } = (await this.#gateway?.close()) ?? { undurableBytes: 0, quiet: true };
     if (undurableBytes > 0) this.#log.line(`${undurableBytes} bytes of acknowledged writes are not durable.`);
@@ -205,13 +267,22 @@ export class NbdServerProgram {
           `Another nbd-server with the name \`${name}\` is running (it holds \`${this.#files.lockPath}\`).`,
         );
       }
-      this.#files.writePid();
     } catch (error) {
       if (error instanceof Failure) throw error;
-      const { code, path } = error as NodeJS.ErrnoException;
-      const message = `\`${path ?? this.#files.pidPath}\` cannot be written: \`${code ?? String(error)}\`.`;
+      const message = cannotWrite(this.#files.lockPath, error);
       if (attach) throw new Failure('unavailable', message);
       this.#log.line(`Warning: ${message}`);
+      return;
+    }
+    this.#writePid();
+  }
+
+  /** Nothing of ours needs the file. */
+  #writePid(): void {
+    try {
+      this.#files.writePid();
+    } catch (error) {
+      this.#log.line(`Warning: ${cannotWrite(this.#files.pidPath, error)}`);
     }
   }
 
@@ -302,8 +373,8 @@ export class NbdServerProgram {
   }
 
   async #fail(message: string): Promise<void> {
-    if (this.#stopping) return;
-    this.#stopping = true;
+    if (this.#isStopping) return;
+    this.#beginStopping();
     this.#log.line(message);
     const quiet = (await this.#gateway?.close())?.quiet ?? true;
     await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
@@ -311,6 +382,18 @@ export class NbdServerProgram {
     if (this.#lineage?.ledger.current.device === undefined) this.#lineage?.end(quiet);
     this.#files.remove();
     this.#exit(1);
+  }
+
+  /** What is given away, or stopped, is no more for this process to stop. */
+  get #isStopping(): boolean {
+    return this.#phase.at === 'stopping' || this.#phase.at === 'given';
+  }
+
+  #beginStopping(): void {
+    const phase = this.#phase;
+    this.#phase = { at: 'stopping' };
+    if (phase.at === 'preparing' || phase.at === 'leaving') phase.successor.dismiss();
+    void this.#sizeWatch?.end();
   }
 
   #tellClient(event: NbdEvent, verbose: boolean): void {
@@ -323,13 +406,17 @@ export class NbdServerProgram {
 
 const quietCheckPeriodMs = 2;
 
-/** Everything that was acknowledged is durable, and nothing is on its way. Does not end before that. */
-async function becomeQuiet(gateway: Gateway, clock: Clock): Promise<void> {
-  while (!gateway.isIdle) await sleep(clock, quietCheckPeriodMs);
+/** Everything that was acknowledged is durable, and nothing is on its way. Does not end before that, unless it is no more `wanted`. */
+async function becomeQuiet(gateway: Gateway, clock: Clock, wanted: () => boolean): Promise<void> {
+  while (wanted() && !gateway.isIdle) await sleep(clock, quietCheckPeriodMs);
   const flushed = () =>
     gateway.flush().then(
       () => true,
       () => false,
     );
-  while (!(await flushed()));
+  while (wanted() && !(await flushed()));
+}
+
+function cannotWrite(path: string, error: unknown): string {
+  return `\`${path}\` cannot be written: \`${(error as NodeJS.ErrnoException).code ?? String(error)}\`.`;
 }

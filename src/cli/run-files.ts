@@ -3,7 +3,7 @@
  * Promise: of two processes with the same name only one holds the lock; the pid file is removed only while it is ours. The kernel drops
  * the lock with the process, however it ends.
  */
-import { closeSync, openSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { type Clock, sleep } from '../base/clock.js';
 import { tryLock } from '../linux/flock.js';
 
@@ -48,9 +48,14 @@ export class RunFiles {
     this.#lock = descriptor;
   }
 
-  /** Throws what the file system throws. */
+  /** Throws what the file system throws; then there is no file. The lock must be ours. */
   writePid(): void {
-    writeFileSync(this.pidPath, `${process.pid}\n`);
+    try {
+      writeFileSync(this.pidPath, `${process.pid}\n`);
+    } catch (error) {
+      rmSync(this.pidPath, { force: true });
+      throw error;
+    }
   }
 
   /** Leaves the lock file: to unlink it would let two processes hold "the" lock. */
@@ -65,13 +70,13 @@ export class RunFiles {
   }
 }
 
-/** Whether a process serves under this name. */
-export function isNameInUse(name: string): boolean {
+/** Whether a process serves under this name. Undefined: we may not know (only root may). */
+export function isNameInUse(name: string): boolean | undefined {
   let descriptor: number;
   try {
     descriptor = openSync(lockPathOf(name), 'r');
-  } catch {
-    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT' ? false : undefined;
   }
   try {
     return !tryLock(descriptor);

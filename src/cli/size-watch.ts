@@ -20,6 +20,7 @@ export class SizeWatch {
   readonly #say: (line: string) => void;
   readonly #growDevice: (sizeBytes: number) => Promise<void>;
   #timer: Timer | undefined;
+  #growing: Promise<void> = Promise.resolve();
   #ended = false;
   #saidBytes: number | undefined;
 
@@ -37,9 +38,11 @@ export class SizeWatch {
     this.#schedule();
   }
 
-  end(): void {
+  /** Resolves when nothing is done to the device any more. */
+  end(): Promise<void> {
     this.#ended = true;
     this.#timer?.cancel();
+    return this.#growing;
   }
 
   #schedule(): void {
@@ -55,9 +58,10 @@ export class SizeWatch {
       this.#say(`Device size: ${measuredBytes}.`);
       volume.grow(measuredBytes);
     } else if (measuredBytes < volume.sizeBytes) this.#refuse(measuredBytes);
-    await this.#growDevice(volume.sizeBytes).catch((error: unknown) => {
+    this.#growing = this.#growDevice(volume.sizeBytes).catch((error: unknown) => {
       this.#say(`The device does not grow: ${asFailure(error).message}`);
     });
+    await this.#growing;
   }
 
   #refuse(measuredBytes: number): void {

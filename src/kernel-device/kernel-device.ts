@@ -4,7 +4,7 @@
  *     (attach · takeOver · adopt) ──▶ serving ── detach ──▶ detached
  *                                       │  ▲
  *                                       │  └─ a socket that the kernel gave up is replaced
- *                                       ├── handOver ──▶ handed over (a successor serves it now)
+ *                                       ├── handOver ──▶ handed over (a successor serves it now) ── detach ──▶ detached (it does not)
  *                                       └── disconnected by somebody else ──▶ lost
  *
  * Promises: the device is never opened here, and nothing that can block runs on this thread; a device whose identifier is not
@@ -20,6 +20,7 @@ import { type NbdDriver, serverFlag, type Timeouts } from '../linux/nbd-netlink.
 import { connectedDevice, setQueue } from '../linux/nbd-sysfs.js';
 import { isAbandoned, socketPair } from '../linux/socket-pair.js';
 import { ByteBudget } from '../base/byte-budget.js';
+import { isSameDevice } from './identifier.js';
 import { KernelSocket, type KernelSocketContext } from './kernel-socket.js';
 
 export interface KernelDeviceOptions {
@@ -35,6 +36,14 @@ export interface KernelDeviceOptions {
   readonly timeouts: Timeouts;
   /** Told once: the device is not ours any more, though nobody here gave it up. */
   readonly onLost: () => void;
+}
+
+/** A device that is connected already. */
+export interface ExistingDevice {
+  readonly index: number;
+  readonly sizeBytes: number;
+  /** Of {@link KernelDevice.thread}, when it was attached. */
+  readonly thread?: number | undefined;
 }
 
 /** A socket and what was read from it and not served. */
@@ -54,8 +63,7 @@ const takeOverWaitMs = 5000;
 const nothing = Buffer.alloc(0);
 
 /**
- * docs/kernel-device.md has the measurements. One request of the kernel is one request to the server; read-ahead keeps several of
- * them on their way.
+ * One request of the kernel is one request to the server, of the gateway's largest size; read-ahead keeps several of them on their way.
  */
 const queueSettings = [
   ['scheduler', 'none'],
@@ -70,6 +78,7 @@ export class KernelDevice {
   readonly #context: KernelSocketContext;
   readonly #sockets = new Set<KernelSocket>();
   #index = -1;
+  #thread: number | undefined;
   #sizeBytes = 0;
   #state: State = 'serving';
   #replacing = false;
@@ -102,13 +111,13 @@ export class KernelDevice {
     } finally {
       for (const { kernelEnd } of ends) closeSync(kernelEnd);
     }
+    device.#thread = connectedDevice(device.#index)?.thread;
     return device;
   }
 
-  /** Serves a device whose process has died, through new sockets. Its size stays `sizeBytes`. */
-  static async takeOver(options: KernelDeviceOptions, sizeBytes: number, index: number): Promise<KernelDevice> {
-    const device = new KernelDevice(options, sizeBytes);
-    device.#index = index;
+  /** Serves a device whose process has died, through new sockets. Its size stays as it is. */
+  static async takeOver(options: KernelDeviceOptions, existing: ExistingDevice): Promise<KernelDevice> {
+    const device = KernelDevice.#of(options, existing);
     const endMs = options.clock.nowMs() + takeOverWaitMs;
     // The kernel notices the death of one socket after the other.
     while (!(await device.#replaceSockets(options.timeouts))) {
@@ -120,16 +129,17 @@ export class KernelDevice {
   }
 
   /** Goes on with the sockets of a predecessor that serves them no more. */
-  static adopt(
-    options: KernelDeviceOptions,
-    sizeBytes: number,
-    index: number,
-    sockets: readonly HandedSocket[],
-  ): KernelDevice {
-    const device = new KernelDevice(options, sizeBytes);
-    device.#index = index;
+  static adopt(options: KernelDeviceOptions, existing: ExistingDevice, sockets: readonly HandedSocket[]): KernelDevice {
+    const device = KernelDevice.#of(options, existing);
     for (const { fd, received } of sockets) device.#serve(fd, received);
     void device.#replaceUntilWhole();
+    return device;
+  }
+
+  static #of(options: KernelDeviceOptions, { index, sizeBytes, thread }: ExistingDevice): KernelDevice {
+    const device = new KernelDevice(options, sizeBytes);
+    device.#index = index;
+    device.#thread = thread;
     return device;
   }
 
@@ -144,6 +154,11 @@ export class KernelDevice {
 
   get sizeBytes(): number {
     return this.#sizeBytes;
+  }
+
+  /** The thread that connected it, as sysfs shows it. */
+  get thread(): number | undefined {
+    return this.#thread;
   }
 
   /**
@@ -179,9 +194,10 @@ export class KernelDevice {
   /**
    * Disconnects the device at once: what is in flight fails, an open or mounted device fails everything from now on.
    * Resolves with `busy` if somebody still has it open: it is free again when they close it. `stuck`: the kernel does not answer.
+   * After {@link handOver}: only if no successor has it.
    */
   async detach(): Promise<'free' | 'busy' | 'stuck'> {
-    if (this.#state !== 'serving') return 'free';
+    if (this.#state === 'detached' || this.#state === 'lost') return 'free';
     this.#state = 'detached';
     const isOurs = this.#isOurs();
     // First our ends: the kernel's farewell would wait for room in a socket that nobody reads.
@@ -211,8 +227,8 @@ export class KernelDevice {
 
   #isOurs(): boolean {
     const found = connectedDevice(this.#index);
-    // Kernels before 5.14 keep no identifier.
-    return found !== undefined && (found.identifier === '' || found.identifier === this.#options.identifier);
+    const { identifier } = this.#options;
+    return found !== undefined && isSameDevice(found, { identifier, thread: this.#thread });
   }
 
   #serve(fd: number, received: Buffer): KernelSocket {

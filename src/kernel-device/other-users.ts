@@ -34,14 +34,19 @@ export async function whileChoosing<T>(clock: Clock, choose: () => Promise<T>): 
 /** Whose a device is: of a volume of ours, which has that name, or somebody else's. */
 export type Listed = ConnectedDevice & {
   readonly volume: string | undefined;
-  readonly state: 'alive' | 'dead' | 'unknown';
+  /** `unknown`: ours, and we may not see whether it is served. `foreign`: nothing is known of it. */
+  readonly state: 'alive' | 'dead' | 'unknown' | 'foreign';
 };
 
-/** Every device that is configured. A volume of ours lives as long as its lock is held. */
-export function listDevices(isHeld: (volume: string) => boolean): Listed[] {
-  return connectedDevices().map((device) => {
+/** `devices`, and whose they are. A volume of ours lives as long as its lock is held. */
+export function listDevices(
+  isHeld: (volume: string) => boolean | undefined,
+  devices: readonly ConnectedDevice[] = connectedDevices(),
+): Listed[] {
+  return devices.map((device) => {
     const volume = parseIdentifier(device.identifier)?.name;
-    if (volume === undefined) return { ...device, volume, state: 'unknown' };
-    return { ...device, volume, state: isHeld(volume) ? 'alive' : 'dead' };
+    if (volume === undefined) return { ...device, volume, state: 'foreign' };
+    const held = isHeld(volume);
+    return { ...device, volume, state: held === undefined ? 'unknown' : held ? 'alive' : 'dead' };
   });
 }

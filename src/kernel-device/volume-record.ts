@@ -1,7 +1,8 @@
 /**
  * What a successor must know if this process dies, in one file under /run: which device is ours, the session and its generation, where
  * writes may be on their way, and who holds writes that are not durable (failover rules T2 to T5).
- * Promises: the file holds the old or the new record, never a mixture; a record of another boot counts as none.
+ * Promises: the file holds the newest record, or there is none (it could not be written): never a mixture, and never one that is out
+ * of date, which a successor would believe; a record of another boot counts as none.
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { Ledger, LedgerEntry } from '../gateway/ledger.js';
@@ -20,6 +21,8 @@ export interface RecordedDevice {
   readonly identifier: string;
   readonly sizeBytes: number;
   readonly connections: number;
+  /** That connected it: where the kernel keeps no identifier. */
+  readonly thread?: number | undefined;
 }
 
 export interface VolumeRecord {
@@ -56,7 +59,8 @@ function isRecord(value: unknown): value is VolumeRecord {
     has(value, { bootId: 'string', pid: 'number', session: 'string', generation: 'number', unflushed: 'string' }) &&
     ['none', 'instance', 'nobody'].includes(String(value['unflushed'])) &&
     (value['device'] === undefined ||
-      has(value['device'], { index: 'number', identifier: 'string', sizeBytes: 'number', connections: 'number' })) &&
+      (has(value['device'], { index: 'number', identifier: 'string', sizeBytes: 'number', connections: 'number' }) &&
+        hasOptional(value['device'], { thread: 'number' }))) &&
     Array.isArray(value['servers']) &&
     value['servers'].every(
       (server) =>
@@ -93,7 +97,10 @@ export function loadRecord(path: string): VolumeRecord | undefined {
   }
 }
 
-/** The record of this process, and the gateway's ledger. It is on file from {@link VolumeLedger.keep} on. */
+/**
+ * The record of this process, and the gateway's ledger. It is on file from {@link VolumeLedger.keep} on, until {@link VolumeLedger.remove}
+ * or {@link VolumeLedger.release}.
+ */
 export class VolumeLedger implements Ledger {
   readonly #path: string;
   readonly #bootTimeMs: () => number;
@@ -101,7 +108,7 @@ export class VolumeLedger implements Ledger {
   #record: VolumeRecord;
   #kept = false;
 
-  /** `onError`: it could not be written: whoever comes after us cannot rely on it. */
+  /** `onError`: a change could not be written, and the record is gone: nobody can take over from us until the next one. */
   constructor(path: string, record: VolumeRecord, bootTimeMs: () => number, onError: (error: unknown) => void) {
     this.#path = path;
     this.#record = record;
@@ -113,10 +120,18 @@ export class VolumeLedger implements Ledger {
     return this.#record;
   }
 
-  /** Puts it on file, and everything that changes from now on. Before that, nothing must be sent that changes a disk. */
+  /**
+   * Puts it on file, and everything that changes from now on. Before that, nothing must be sent that changes a disk.
+   * Throws what the file system says; what was there before is as it was.
+   */
   keep(): void {
-    this.#kept = true;
     this.#save();
+    this.#kept = true;
+  }
+
+  /** The file is a successor's from now on. */
+  release(): void {
+    this.#kept = false;
   }
 
   /** The file is a memory of the kernel's: this is no slower than a system call. */
@@ -130,14 +145,20 @@ export class VolumeLedger implements Ledger {
 
   change(what: Partial<VolumeRecord>): void {
     this.#record = { ...this.#record, ...what };
-    if (this.#kept) this.#save();
+    if (!this.#kept) return;
+    try {
+      this.#save();
+    } catch (error) {
+      discard(this.#path);
+      this.#onError(error);
+    }
   }
 
   /** Nobody needs to take anything over. Does nothing to a file that is not ours yet. */
   remove(): void {
     if (!this.#kept) return;
     this.#kept = false;
-    rmSync(this.#path, { force: true });
+    discard(this.#path);
   }
 
   #save(): void {
@@ -146,8 +167,18 @@ export class VolumeLedger implements Ledger {
       writeFileSync(draft, encodeRecord(this.#record), { mode: 0o600 });
       renameSync(draft, this.#path);
     } catch (error) {
-      this.#onError(error);
+      discard(draft);
+      throw error;
     }
+  }
+}
+
+/** Best effort: a file system that takes no files has often room to remove some. */
+function discard(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    // Nothing more can be done.
   }
 }
 

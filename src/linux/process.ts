@@ -18,9 +18,8 @@ export function endProcess(code: number): never {
 }
 
 /**
- * Whether the kernel treats this thread as one that serves a disk (bin/ asks for it before the pool starts, so that all
- * threads have it): memory pressure then never makes it wait for I/O that itself is to do. Needs Linux 5.6 and
- * CAP_SYS_RESOURCE.
+ * Whether the kernel treats this thread as one that serves a disk (bin/ asks for it, so that all threads have it): memory pressure
+ * then never makes it wait for I/O that itself is to do. Needs Linux 5.6 and CAP_SYS_RESOURCE.
  */
 export function isIoFlusher(): boolean {
   return prctl.call(PR_GET_IO_FLUSHER, 0, 0, 0, 0) === 1;

@@ -3,7 +3,8 @@
  * Promises: a bounded number of clients, who share a bounded number of payload bytes; a client that holds up others is disconnected;
  * closing ends everything at once and leaves no socket file behind that is ours.
  */
-import { lstat, rename, unlink } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { lstat, open, rename, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import type { BufferPool } from '../base/buffer-pool.js';
@@ -38,6 +39,8 @@ const payloadBytesInFlightMax = 112 * 1024 * 1024;
 const smallPayloadBytes = 16 * 1024 * 1024;
 /** @public */
 export const clientsMax = 256;
+/** The longest path that a unix socket's address has room for. */
+export const unixPathBytesMax = 107;
 /** After this much silence the kernel asks whether a TCP client is still there. */
 const keepAliveDelayMs = 60_000;
 
@@ -50,6 +53,8 @@ export class NbdServer {
   readonly #clock: Clock;
   #second: Timer;
   #isClosed = false;
+  /** The listener that is being made. */
+  #opening: Promise<void> = Promise.resolve();
 
   constructor({ clock, ...served }: NbdServerOptions) {
     this.#context = { ...served, budget: new ByteBudget(payloadBytesInFlightMax, smallPayloadBytes) };
@@ -62,16 +67,32 @@ export class NbdServer {
     return this.#connections.size;
   }
 
-  /** A socket file that nobody answers on is replaced. Rejects with a `Failure` that says what is in the way. */
-  async listenUnix(path: string): Promise<void> {
+  /**
+   * A socket file that nobody answers on is replaced. Rejects with a `Failure` that says what is in the way.
+   * `path`: at most {@link unixPathBytesMax} bytes, or no client could name it.
+   */
+  listenUnix(path: string): Promise<void> {
+    const opening = this.#listenUnix(path);
+    this.#opening = opening.catch(() => {});
+    return opening;
+  }
+
+  async #listenUnix(path: string): Promise<void> {
     await refuseForeign(path);
     // libuv unlinks the path that it bound when it closes, whoever's file that is by then: so it binds another name.
-    const bound = join(dirname(path), `.nbd-${process.pid}`);
-    await unlink(bound).catch(() => {}); // left by a process that had our number
-    await this.#listen({ path: bound }, 'unix socket', path);
+    const name = `.nbd-${process.pid}`;
+    const temporary = join(dirname(path), name);
+    await unlink(temporary).catch(() => {}); // left by a process that had our number
     try {
-      const { ino } = await lstat(bound, { bigint: true });
-      await rename(bound, path);
+      const folder = await open(dirname(path), constants.O_DIRECTORY);
+      try {
+        // By the folder's descriptor: a path that is short enough may not be with that name at its end.
+        await this.#listen({ path: `/proc/self/fd/${folder.fd}/${name}` }, 'unix socket', path);
+      } finally {
+        await folder.close();
+      }
+      const { ino } = await lstat(temporary, { bigint: true });
+      await rename(temporary, path);
       this.#unixSocket = { path, inode: ino };
     } catch (error) {
       throw cannotListen(path, error);
@@ -90,6 +111,8 @@ export class NbdServer {
     this.#isClosed = true;
     this.#second.cancel();
     for (const connection of this.#connections) connection.destroy();
+    // It may be about to make a file.
+    await this.#opening;
     // While the socket is open its inode's number belongs to nobody else's file.
     if (this.#unixSocket !== undefined) await removeOwn(this.#unixSocket);
     const closed = this.#servers.map((server) => new Promise<void>((resolve) => void server.close(() => resolve())));
@@ -149,6 +172,7 @@ export class NbdServer {
 }
 
 function cannotListen(place: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   return new Failure('unavailable', `Cannot listen on \`${place}\`: \`${code ?? message}\`.`);
 }

@@ -1,7 +1,7 @@
 /** A planned change of nbd-server processes, without a device of the kernel (test/vm/ has it with one). */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import test from 'node:test';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import test, { type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { seededFile, startDiskServer, startGateway } from '../support/stack.js';
@@ -45,3 +45,104 @@ test('SIGTERM while a successor gets ready: both end', async (t) => {
   // Its streams are closed by the last process that has them.
   assert.deepEqual(await gateway.program.end(), { code: 0, signal: null });
 });
+
+async function startVolume(t: TestContext) {
+  // First, because the program has not ended before the last process that has its streams.
+  const successors: number[] = [];
+  t.after(() => successors.forEach((pid) => signal(pid, 'SIGKILL')));
+  const server = await startDiskServer(t, seededFile(t, 1, mebibyte));
+  const gateway = await startGateway(t, [server.url]);
+  await gateway.program.line('stdout', /Selected server/);
+  const name = /^\[(.*?)\] /.exec(gateway.program.stdout)?.[1] ?? '';
+  const files = [gateway.socketPath, `/run/nbd-${name}.pid`, `/run/nbd-${name}.state`];
+  return { gateway, name, successors, leftovers: () => files.filter((path) => existsSync(path)) };
+}
+
+type Volume = Awaited<ReturnType<typeof startVolume>>;
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const endMs = performance.now() + 15_000;
+  while (!holds()) {
+    assert.ok(performance.now() < endMs, what);
+    await delay(5);
+  }
+}
+
+/** SIGUSR2, and the successor's process id as soon as there is one. */
+async function beginHandOver({ gateway: { program }, successors }: Volume): Promise<number> {
+  const children = () => readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'utf8').trim();
+  program.signal('SIGUSR2');
+  // As long as it has not executed the program, the predecessor waits for it.
+  const isExecuted = () => readFileSync(`/proc/${children()}/environ`, 'utf8').includes('NBD_SERVER_SUCCESSOR');
+  await until('a successor is started', () => children() !== '' && isExecuted());
+  const successor = Number(children());
+  successors.push(successor);
+  return successor;
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended.
+  }
+}
+
+/** The predecessor has given everything to a successor that is stopped and cannot take it. */
+async function stopWhenGiven(volume: Volume): Promise<number> {
+  const { gateway } = volume;
+  const successor = await beginHandOver(volume);
+  gateway.program.signal('SIGSTOP');
+  await until('the successor has a server', () => gateway.program.stdout.split('Selected server').length === 3);
+  // The line comes before the message to the predecessor; after it there is nothing to do.
+  let sleeping = 0;
+  const state = () => /\) (\w) /.exec(readFileSync(`/proc/${successor}/stat`, 'utf8'))?.[1];
+  await until('the successor waits', () => (sleeping = state() === 'S' ? sleeping + 1 : 0) > 10);
+  process.kill(successor, 'SIGSTOP');
+  gateway.program.signal('SIGCONT');
+  await until('the predecessor serves no more', () => !existsSync(gateway.socketPath));
+  return successor;
+}
+
+test('a successor that dies before it is ready: the process goes on', async (t) => {
+  const volume = await startVolume(t);
+  const { gateway } = volume;
+  const successor = await beginHandOver(volume);
+  process.kill(successor, 'SIGSTOP');
+  gateway.program.signal('SIGUSR2');
+  await gateway.program.line('stdout', /A hand-over is under way/);
+  process.kill(successor, 'SIGKILL');
+  await gateway.program.line('stdout', /the successor did not get ready\. This process goes on\./);
+  const client = await NbdClient.connect(gateway.socketPath);
+  client.close();
+  const next = await beginHandOver(volume);
+  await gateway.program.line('stdout', /Handed over to process/);
+  process.kill(next, 'SIGTERM');
+  assert.deepEqual(await gateway.program.end(), { code: 0, signal: null });
+});
+
+test('a successor that dies when everything has been given to it: an error, and the record stays for the next one', async (t) => {
+  const volume = await startVolume(t);
+  const { gateway, name, leftovers } = volume;
+  const path = `/run/nbd-${name}.state`;
+  t.after(() => rmSync(path, { force: true }));
+  const before = readFileSync(path, 'utf8');
+  const successor = await stopWhenGiven(volume);
+  process.kill(successor, 'SIGKILL');
+  assert.deepEqual(await gateway.program.end(), { code: 1, signal: null });
+  assert.match(gateway.program.stdout, /Not handed over: the successor has gone/);
+  assert.ok(leftovers().includes(path));
+  assert.equal(readFileSync(path, 'utf8'), before);
+});
+
+for (const hangs of [false, true]) {
+  test(`SIGTERM to both when everything has been given${hangs ? ' to one that hangs' : ''}: both end, and nothing is left`, async (t) => {
+    const volume = await startVolume(t);
+    const { gateway, leftovers } = volume;
+    const successor = await stopWhenGiven(volume);
+    for (const pid of [gateway.program.pid, successor]) process.kill(pid, 'SIGTERM');
+    if (!hangs) process.kill(successor, 'SIGCONT');
+    assert.equal((await gateway.program.end()).code, 0);
+    assert.deepEqual(leftovers(), []);
+  });
+}

@@ -132,8 +132,9 @@ function qemuArguments(folder: string, { disks = [], forward }: MachineRun): str
     '-initrd',
     join(folder, 'initrd'),
     '-append',
-    // On a busy host the emulated timer can be too late for the kernel's check of it, which panics then.
-    'console=ttyS0 panic=-1 oops=panic quiet mitigations=off no_timer_check',
+    // On a busy host the emulated timer can be too late for the kernel's check of it, which panics then; and the clock can look so
+    // unstable that the kernel patches its own code for it while it runs, which an emulated processor does not always survive.
+    'console=ttyS0 panic=-1 oops=panic quiet mitigations=off no_timer_check tsc=reliable',
   ];
 }
 

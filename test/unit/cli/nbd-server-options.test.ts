@@ -113,3 +113,10 @@ test('the options of the device', () => {
   assert.match(complaint([...required, '--connections', '0']), /from 1 to 16/);
   assert.match(complaint([...required, '--dead-timeout', '10ms']), /whole seconds/);
 });
+
+test('a path that no client could connect to is refused', () => {
+  const withPath = (path: string) => ['--socket-path', path, ...required.slice(2)];
+  assert.equal(accepted(withPath('/'.padEnd(107, 'x'))).socketPath.length, 107);
+  assert.match(complaint(withPath('/'.padEnd(108, 'x'))), /at most 107 bytes, this one 108/);
+  assert.match(complaint(withPath(`/${'\u00e9'.repeat(54)}`)), /this one 109/);
+});

@@ -58,6 +58,26 @@ test('a server that does not answer changes nothing; an ended watch asks no more
   disk.bytes = undefined;
   await clock.advance(10_000);
   assert.deepEqual([lines, devices], [[], []]);
-  watch.end();
+  await watch.end();
   assert.equal(clock.timers, 0);
+});
+
+test('an end waits for what is being done to the device', async () => {
+  const clock = new FakeClock();
+  let done = () => {};
+  const growing = new Promise<void>((resolve) => (done = resolve));
+  const volume = { sizeBytes: 1, measure: () => Promise.resolve(2), grow: () => {} };
+  const watch = new SizeWatch(
+    volume,
+    clock,
+    () => {},
+    () => growing,
+  );
+  await clock.advance(5000);
+  let ended = false;
+  const end = watch.end().then(() => (ended = true));
+  await clock.advance(5000);
+  assert.equal(ended, false);
+  done();
+  await end;
 });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
-import { formatIdentifier, parseIdentifier } from '../../../src/kernel-device/identifier.js';
+import { formatIdentifier, isSameDevice, parseIdentifier } from '../../../src/kernel-device/identifier.js';
+import { listDevices } from '../../../src/kernel-device/other-users.js';
 import { kernelTimeouts } from '../../../src/kernel-device/timeouts.js';
 import {
   decodeRecord,
@@ -33,7 +34,7 @@ function ledgerAt(t: TestContext, record = fresh) {
 }
 
 test('a record is read as it was written', (t) => {
-  const device = { index: 3, identifier: 'x', sizeBytes: 4096, connections: 2 };
+  const device = { index: 3, identifier: 'x', sizeBytes: 4096, connections: 2, thread: 99 };
   const servers = [
     { server: 'http://a', endpoint: '127.0.0.1:1', instance: 'i', leftAtMs: undefined },
     { server: 'http://b', endpoint: undefined, instance: undefined, leftAtMs: 5 },
@@ -61,6 +62,7 @@ test('a record of another boot, and what is none, count as none', (t) => {
     ...['', '{', '[]', 'null', '7'],
     ...Object.keys(good).map((key) => JSON.stringify({ ...good, [key]: { no: 1 } })),
     JSON.stringify({ ...good, device: { index: 1 } }),
+    JSON.stringify({ ...good, device: { index: 1, identifier: 'x', sizeBytes: 1, connections: 1, thread: 'x' } }),
     JSON.stringify({ ...good, servers: [{ server: 1 }] }),
     JSON.stringify({ ...good, unflushed: 'maybe' }),
   ];
@@ -86,16 +88,74 @@ test('a server stays on record as long as a write may be on its way there', asyn
   assert.ok(!names().some((name) => name.startsWith('old')), 'nothing can be known of a server without sessions');
 });
 
-test('a record that cannot be written is told', (t) => {
-  const { errors, path } = ledgerAt(t);
-  const ledger = new VolumeLedger(
-    join(path, 'below', 'nothing'),
-    fresh,
-    () => 0,
-    (error) => void errors.push(error),
-  );
+/** Nothing can be written while there is a folder where the draft should be. */
+function makeUnwritable(path: string): void {
+  mkdirSync(`${path}.new`);
+}
+
+function makeWritable(path: string): void {
+  rmdirSync(`${path}.new`);
+}
+
+test('a first record that cannot be written leaves that of the predecessor as it was', (t) => {
+  const { path, errors, ledger } = ledgerAt(t);
+  const former = encodeRecord({ ...fresh, generation: 2 });
+  writeFileSync(path, former);
+  makeUnwritable(path);
+  assert.throws(() => ledger.keep());
+  ledger.change({ unflushed: 'instance' });
+  assert.equal(readFileSync(path, 'utf8'), former);
+  assert.deepEqual(errors, []);
+});
+
+test('a change that cannot be written leaves no record that a successor could believe; the next change is whole again', (t) => {
+  const { path, errors, ledger } = ledgerAt(t);
   ledger.keep();
+  makeUnwritable(path);
+  ledger.change({ unflushed: 'instance' });
+  assert.equal(loadRecord(path), undefined);
   assert.equal(errors.length, 1);
+  makeWritable(path);
+  ledger.change({ generation: 4 });
+  assert.deepEqual([loadRecord(path)?.unflushed, loadRecord(path)?.generation], ['instance', 4]);
+  assert.deepEqual(readdirSync(join(path, '..')), ['record'], 'no draft is left');
+});
+
+test('after a release the file is not touched any more', (t) => {
+  const { path, ledger } = ledgerAt(t);
+  ledger.keep();
+  ledger.release();
+  ledger.change({ generation: 9 });
+  ledger.remove();
+  assert.equal(loadRecord(path)?.generation, 3);
+});
+
+test('without an identifier of the kernel, the thread that connected a device tells whose it is', () => {
+  const found = { index: 1, sizeBytes: 512, thread: 70, identifier: 'ours' };
+  assert.ok(isSameDevice(found, { identifier: 'ours', thread: 71 }), 'the identifier decides where there is one');
+  assert.ok(!isSameDevice(found, { identifier: 'theirs', thread: 70 }));
+  const old = { ...found, identifier: '' };
+  assert.ok(isSameDevice(old, { identifier: 'ours', thread: 70 }));
+  assert.ok(!isSameDevice(old, { identifier: 'ours', thread: 71 }));
+  assert.ok(!isSameDevice({ ...old, thread: undefined }, { identifier: 'ours', thread: undefined }));
+});
+
+test('a device is ours and served, ours and not, ours and not to be known, or foreign', () => {
+  const identifiers = ['served', 'left', 'hidden'].map((name) => formatIdentifier({ name, session: 'cafe' }));
+  const devices = [...identifiers, 'something else', ''].map((identifier, index) => {
+    return { index, sizeBytes: 512, thread: 7, identifier };
+  });
+  const held: Record<string, boolean> = { served: true, left: false };
+  assert.deepEqual(
+    listDevices((volume) => held[volume], devices).map(({ volume, state }) => [volume, state]),
+    [
+      ['served', 'alive'],
+      ['left', 'dead'],
+      ['hidden', 'unknown'],
+      [undefined, 'foreign'],
+      [undefined, 'foreign'],
+    ],
+  );
 });
 
 test('a device says whose it is', () => {

@@ -14,7 +14,7 @@ import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { BufferPool } from '../../../src/base/buffer-pool.js';
-import { NbdServer } from '../../../src/nbd-server/nbd-server.js';
+import { NbdServer, unixPathBytesMax } from '../../../src/nbd-server/nbd-server.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { MemoryVolume } from '../../support/memory-volume.js';
 import { NbdClient } from '../../support/nbd-client.js';
@@ -112,7 +112,7 @@ test('a folder that does not exist is an error that names the socket', async (t)
   const path = join(temporaryFolder(t), 'none', 'socket');
   await assert.rejects(create(t).listenUnix(path), {
     name: 'Failure',
-    message: `Cannot listen on \`${path}\`: \`EACCES\`.`,
+    message: `Cannot listen on \`${path}\`: \`ENOENT\`.`,
   });
 });
 
@@ -166,4 +166,28 @@ test('a port in use is an error that names it', async (t) => {
     name: 'Failure',
     message: `Cannot listen on \`127.0.0.1:${port}\`: \`EADDRINUSE\`.`,
   });
+});
+
+test('a path as long as an address can be, in a folder that leaves no room for a longer name', async (t) => {
+  const outer = temporaryFolder(t);
+  const folder = join(outer, 'x'.repeat(unixPathBytesMax - outer.length - 3));
+  mkdirSync(folder);
+  const path = join(folder, 's');
+  assert.equal(path.length, unixPathBytesMax);
+  const server = create(t);
+  await server.listenUnix(path);
+  assert.deepEqual(readdirSync(folder), ['s']);
+  await isServed(t, { path });
+  await server.close();
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test('a close while the socket is being made leaves no file behind', async (t) => {
+  const folder = temporaryFolder(t);
+  const server = create(t);
+  const listening = server.listenUnix(join(folder, 'socket'));
+  await server.close();
+  assert.deepEqual(readdirSync(folder), []);
+  await listening;
+  assert.deepEqual(readdirSync(folder), []);
 });

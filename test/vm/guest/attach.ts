@@ -1,8 +1,9 @@
 /** Getting a device and giving it back. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { connectedDevices } from '../../../src/linux/nbd-sysfs.js';
 import { machineCase } from './cases.js';
 import { run } from './commands.js';
 import { mount } from './filesystems.js';
@@ -16,6 +17,7 @@ import {
   startGateway,
   startServer,
   temporaryFolder,
+  until,
 } from './volume.js';
 
 const unreachable = 'http://127.0.0.1:9';
@@ -68,34 +70,87 @@ machineCase(
   600_000,
 );
 
-machineCase(
-  'detach while mounted, with the server gone and requests in flight: at once, and nothing is left',
-  async (context) => {
-    const server = await startServer(context, diskImage(context, 32 * mebibyte));
-    const gateway = await startGateway(context, [server.url]);
-    await run('mkfs.ext4', ['-q', '-F', gateway.device]);
-    const folder = await mount(context, gateway.device);
-    await server.program.kill();
-    const reader = run('dd', [`if=${gateway.device}`, 'of=/dev/null', 'bs=4k', 'count=1', 'skip=5000', 'iflag=direct']);
-    const failed = reader.then(
-      () => 'read',
-      (error: Error) => error.message,
-    );
-    await gateway.program.line(/Got exception/);
+for (const [fate, signal] of [
+  ['gone', 'SIGKILL'],
+  ['hung', 'SIGSTOP'],
+] as const) {
+  machineCase(
+    `detach while mounted, with the server ${fate} and requests in flight: at once, and nothing is left`,
+    async (context) => {
+      const server = await startServer(context, diskImage(context, 32 * mebibyte));
+      const gateway = await startGateway(context, [server.url]);
+      await run('mkfs.ext4', ['-q', '-F', gateway.device]);
+      const folder = await mount(context, gateway.device);
+      server.program.child.kill(signal);
+      const place = ['bs=4k', 'count=1', 'skip=5000', 'iflag=direct'];
+      const reader = run('dd', [`if=${gateway.device}`, 'of=/dev/null', ...place]);
+      const failed = reader.then(
+        () => 'read',
+        (error: Error) => error.message,
+      );
+      await gateway.program.line(/Got exception/);
+      const startMs = performance.now();
+      assert.equal(await gateway.program.stop(), 0, gateway.program.output);
+      context.note(`stopped after ${Math.round(performance.now() - startMs)} ms`);
+      assert.match(gateway.program.output, /is still in use: all I\/O on it fails now/);
+      assert.match(await failed, /Input\/output error/);
+      assert.ok(!existsSync(gateway.socketPath) && !existsSync(`/run/nbd-${gateway.name}.pid`));
+      await run('umount', [folder]);
+      // What was unanswered may still land: the next one of this name has to know.
+      const record = `/run/nbd-${gateway.name}.state`;
+      assert.deepEqual(
+        leftovers(gateway).filter((path) => path !== record),
+        [],
+        'free when it was closed',
+      );
+    },
+  );
+}
+
+/** Things that happen one after the other while it starts. */
+const stepsOfStart: Readonly<Record<string, (started: ReturnType<typeof launchGateway>) => Promise<unknown>>> = {
+  'the pid file is there': ({ name }) => until('the pid file', () => existsSync(`/run/nbd-${name}.pid`)),
+  'it looks for a server': ({ program }) => program.line(/Trying to use server/),
+  'the socket is there': ({ socketPath }) => until('the socket', () => existsSync(socketPath)),
+  'the kernel has the device': () => until('the device', () => existsSync('/sys/block/nbd0/pid')),
+  'the device is there': ({ program }) => program.line(/is now attached/),
+};
+
+machineCase('SIGTERM at each step of the start: it ends with 0, and nothing is left', async (context) => {
+  for (const [step, reached] of Object.entries(stepsOfStart)) {
+    const started = launchGateway(context, [unreachable], { args: ['--device-size', '4M'] });
+    await reached(started);
     const startMs = performance.now();
-    assert.equal(await gateway.program.stop(), 0, gateway.program.output);
-    context.note(`stopped after ${Math.round(performance.now() - startMs)} ms`);
-    assert.match(gateway.program.output, /is still in use: all I\/O on it fails now/);
-    assert.match(await failed, /Input\/output error/);
-    assert.ok(!existsSync(gateway.socketPath) && !existsSync(`/run/nbd-${gateway.name}.pid`));
-    await run('umount', [folder]);
-    // What was unanswered may still land: the next one of this name has to know.
-    const record = `/run/nbd-${gateway.name}.state`;
+    assert.equal(await started.program.stop(), 0, `${step}\n${started.program.output}`);
+    context.note(`${step}: ended after ${Math.round(performance.now() - startMs)} ms`);
+    const { name, socketPath } = started;
+    const files = [socketPath, `/run/nbd-${name}.pid`, `/run/nbd-${name}.state`].filter((path) => existsSync(path));
+    assert.deepEqual([files, connectedDevices()], [[], []], step);
     assert.deepEqual(
-      leftovers(gateway).filter((path) => path !== record),
+      readdirSync(dirname(socketPath)).filter((file) => file.startsWith('.nbd-')),
       [],
-      'free when it was closed',
+      step,
     );
+  }
+});
+
+/** Linux, include/linux/sched.h: of a thread that PR_SET_IO_FLUSHER was called in. */
+const PF_MEMALLOC_NOIO = 0x00080000;
+
+machineCase(
+  'every thread of nbd-server is one that serves a disk: memory pressure does not make it wait',
+  async (context) => {
+    const gateway = await startGateway(context, [unreachable], { args: ['--device-size', '4M'] });
+    const folder = `/proc/${gateway.program.child.pid}/task`;
+    // More than one: the pool's threads have been started.
+    const flags = readdirSync(folder).map((thread) => {
+      const afterName = readFileSync(`${folder}/${thread}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+      return Number(afterName[6]) & PF_MEMALLOC_NOIO;
+    });
+    context.note(`${flags.length} threads`);
+    assert.ok(flags.length > 5);
+    assert.deepEqual(new Set(flags), new Set([PF_MEMALLOC_NOIO]));
+    assert.ok(!gateway.program.output.includes('Warning'));
   },
 );
 
@@ -120,7 +175,7 @@ machineCase('a leaked device is found and cleared at the next start; a foreign o
   const table = listDevices();
   context.note(table);
   assert.match(table, new RegExp(`^${foreign.device} +4194304 +other +alive `, 'm'));
-  assert.match(table, /^\/dev\/nbd9 +4194304 +- +unknown /m);
+  assert.match(table, /^\/dev\/nbd9 +4194304 +- +foreign /m);
   assert.match(table, new RegExp(`^${next.device} +4194304 +leaky +alive `, 'm'));
   assert.equal(table.split('\n').filter((line) => line.startsWith('/dev/')).length, 3);
   await run('dd', ['if=/dev/nbd9', 'of=/dev/null', 'bs=64k', 'count=4', 'iflag=direct', 'status=none']);

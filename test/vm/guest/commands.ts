@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
  * Runs a command to its end and resolves with what it wrote on standard output. Rejects, with everything that it wrote, if
  * its exit code is not 0 or it takes longer than `timeLimitMs`.
  */
-export function run(command: string, args: readonly string[] = [], timeLimitMs = 60_000): Promise<string> {
+export function run(command: string, args: readonly string[] = [], timeLimitMs = 120_000): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       stdio: ['ignore', 'pipe', 'pipe'],

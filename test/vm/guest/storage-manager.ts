@@ -40,16 +40,8 @@ function wrapped(context: CaseContext, name: string, args: readonly string[]): P
     detached: true,
   });
   const program = Program.of(child);
-  context.after(() => signalGroup(program, 'SIGKILL'));
+  context.after(() => program.signalGroup('SIGKILL'));
   return program;
-}
-
-function signalGroup({ child }: Program, signal: NodeJS.Signals): void {
-  try {
-    if (child.pid !== undefined) process.kill(-child.pid, signal);
-  } catch {
-    // The whole group has ended.
-  }
 }
 
 machineCase(
@@ -70,8 +62,8 @@ machineCase(
       assert.equal(await run('blockdev', ['--getsize64', device]), '4194304\n');
       await run('dd', ['if=/dev/zero', `of=${device}`, 'bs=512', 'count=8', 'oflag=direct', 'status=none']);
       const [oldServer, oldNbd] = [server, nbd];
-      signalGroup(oldServer, 'SIGTERM');
-      signalGroup(oldNbd, 'SIGTERM');
+      oldServer.signalGroup('SIGTERM');
+      oldNbd.signalGroup('SIGTERM');
       if (round < 2) {
         server = wrapped(context, 'http-disk-server', serverArgs);
         nbd = wrapped(context, 'nbd-server', nbdArgs);

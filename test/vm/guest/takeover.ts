@@ -5,7 +5,16 @@ import { type CaseContext, machineCase } from './cases.js';
 import { run } from './commands.js';
 import { mount } from './filesystems.js';
 import { FsyncLoad } from './fsync-load.js';
-import { diskImage, type Gateway, leftovers, mebibyte, type Server, startGateway, startServer } from './volume.js';
+import {
+  diskImage,
+  type Gateway,
+  leftovers,
+  mebibyte,
+  type Server,
+  startGateway,
+  startServer,
+  writeDevice,
+} from './volume.js';
 
 /**
  * Short, because what was in flight at the kill is sent again only after the kernel's time-out (12 + 2 × 3 + 2 s); long enough for
@@ -96,7 +105,7 @@ machineCase(
     const server = await startServer(context, disk);
     const args = [...times, '--cache', 'writeback'];
     const gateway = await startGateway(context, [server.url], { args });
-    await run('dd', ['if=/dev/zero', `of=${gateway.device}`, 'bs=4k', 'count=4', 'oflag=direct', 'status=none']);
+    await writeDevice(gateway.device);
     await gateway.program.kill();
     await server.program.kill();
     await startServer(context, disk, { port: server.port });

@@ -4,12 +4,13 @@ import { closeSync, existsSync, ftruncateSync, mkdtempSync, openSync, readFileSy
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { CaseContext } from './cases.js';
+import { run } from './commands.js';
 
 export const bin = fileURLToPath(new URL('../../../../bin/', import.meta.url));
 export const mebibyte = 1024 * 1024;
 
 /** Everything is many times slower in the machine. */
-const waitMs = 60_000;
+const waitMs = 120_000;
 
 export class Program {
   readonly child: ChildProcess;
@@ -20,9 +21,9 @@ export class Program {
   /** Nobody has its streams open any more, successors included. */
   readonly closed: Promise<void>;
 
-  /** One of ours, from bin/. */
+  /** One of ours, from bin/, in a process group of its own. */
   static start(name: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}): Program {
-    const options = { env: { ...process.env, ...environment }, cwd: environment['PWD'] };
+    const options = { env: { ...process.env, ...environment }, cwd: environment['PWD'], detached: true };
     return Program.of(spawn(join(bin, name), args, { stdio: ['ignore', 'pipe', 'pipe'], ...options }));
   }
 
@@ -85,6 +86,15 @@ export class Program {
   kill(): Promise<number | NodeJS.Signals> {
     this.child.kill('SIGKILL');
     return this.ended;
+  }
+
+  /** To every process of its group, which `child` must have been started with. Those that have ended are no error. */
+  signalGroup(signal: NodeJS.Signals): void {
+    try {
+      if (this.child.pid !== undefined) process.kill(-this.child.pid, signal);
+    } catch {
+      // The whole group has ended.
+    }
   }
 
   #change(limitMs: number): Promise<void> {
@@ -184,7 +194,7 @@ export async function startGateway(
 }
 
 /** What is left of a volume: nothing, if all is well. */
-export function leftovers({ name, socketPath, device }: Gateway): string[] {
+export function leftovers({ name, socketPath, device }: Omit<Gateway, 'program'>): string[] {
   const sys = `/sys/block/${device.replace('/dev/', '')}`;
   return [`${sys}/pid`, `${sys}/backend`, socketPath, `/run/nbd-${name}.pid`, `/run/nbd-${name}.state`].filter(
     existsSync,
@@ -202,6 +212,24 @@ export function listDevices(): string {
 /** The process that serves the volume now. */
 export function pidOf({ name }: Gateway): number {
   return Number(readFileSync(`/run/nbd-${name}.pid`, 'utf8'));
+}
+
+/** Waits until something holds, and shows in no output of a program. */
+export async function until(what: string, holds: () => boolean, limitMs = waitMs): Promise<void> {
+  const endMs = performance.now() + limitMs;
+  while (!holds()) {
+    if (performance.now() > endMs) throw new Error(`not within ${limitMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** Reads or writes blocks of the device past the page cache; resolves or rejects as `dd` does. */
+export function readDevice(device: string, blocks = 4): Promise<string> {
+  return run('dd', [`if=${device}`, 'of=/dev/null', 'bs=4k', `count=${blocks}`, 'iflag=direct', 'status=none']);
+}
+
+export function writeDevice(device: string, blocks = 4): Promise<string> {
+  return run('dd', ['if=/dev/zero', `of=${device}`, 'bs=4k', `count=${blocks}`, 'oflag=direct', 'status=none']);
 }
 
 /** Without opening it: the kernel would look for partitions, and wait for a server. */
