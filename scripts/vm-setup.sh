@@ -77,7 +77,7 @@ if [ ! -e "$cache/ready" ]; then
   mapfile -t versions < <(ls "$cache/kernel/lib/modules")
   [ "${#versions[@]}" = 1 ] || fail "expected one kernel in $package"
   version=${versions[0]}
-  for module in nbd brd drbd overlay xfs dm-mod dm-flakey dm-log-writes; do
+  for module in nbd brd drbd overlay xfs dm-mod dm-flakey dm-zero dm-delay dm-log-writes; do
     find "$cache/kernel/lib/modules" -name "$module.ko*" | grep -q . || fail "$package has no module $module"
   done
   grep -q '^CONFIG_VIRTIO_FS=y' "$cache/kernel/boot/config-$version" || fail "$package has no virtiofs built in"
