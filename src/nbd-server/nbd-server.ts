@@ -13,8 +13,7 @@ import type { Clock, Timer } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import type { Volume } from '../base/volume.js';
 import { ByteBudget } from '../base/byte-budget.js';
-import { enlargeSendBuffer } from '../linux/socket.js';
-import { descriptorOf, receiveInto } from '../sockets/receive-buffer.js';
+import { receiveInto } from '../sockets/receive-buffer.js';
 import { Connection, type ConnectionContext } from './connection.js';
 
 export interface NbdServerOptions {
@@ -150,8 +149,6 @@ export class NbdServer {
       accepted.destroy();
       return;
     }
-    const fd = descriptorOf(accepted);
-    if (remoteAddress === undefined && fd !== undefined) enlargeSendBuffer(fd);
     // Of its own: what a paused connection has not consumed stays in it.
     const buffer = Buffer.allocUnsafeSlow(receiveBytes);
     const socket = receiveInto(accepted, buffer, (chunk) => connection.receive(chunk));

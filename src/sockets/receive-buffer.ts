@@ -8,13 +8,7 @@ import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
 
 /** What Node's sockets have inside. */
 interface Inside {
-  _handle?: { readonly useUserBuffer?: unknown; readonly fd?: unknown } | null;
-}
-
-/** The socket's file descriptor, if Node is as expected inside. */
-export function descriptorOf(socket: Socket): number | undefined {
-  const fd = (socket as unknown as Inside)._handle?.fd;
-  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
+  _handle?: { readonly useUserBuffer?: unknown } | null;
 }
 
 /**
