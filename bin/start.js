@@ -7,8 +7,8 @@ const { setFlagsFromString } = require('node:v8');
 
 const oldestNode = [20, 19];
 const threadsMin = 20;
-/** Few functions run very often here: compiled at once, and optimized early, they cost half as much in a program's first seconds. */
-const compilerFlags = ['--always-sparkplug', '--interrupt-budget=20000'];
+/** Few functions run very often here: compiled at once, they cost a fifth less in a program's first seconds. */
+const compilerFlag = '--always-sparkplug';
 
 function isTooOld(version) {
   const [major, minor] = version.split('.').map(Number);
@@ -36,7 +36,7 @@ module.exports = async function start(program) {
   if (isTooOld(process.versions.node)) {
     fail(program, `needs Node ${oldestNode.join('.')} or newer, this is ${process.versions.node}`);
   }
-  for (const flag of compilerFlags) setFlagsFromString(flag);
+  setFlagsFromString(compilerFlag);
   process.env.UV_THREADPOOL_SIZE = String(Math.max(threadsMin, Number(process.env.UV_THREADPOOL_SIZE) || 0));
   const root = join(__dirname, '..');
   const main = join(root, 'dist', 'src', 'cli', `${program}.js`);
