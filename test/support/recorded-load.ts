@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { judgeBlock, judgeRemains, type Operation } from '../simulation/checker.js';
-import { blockBytes, readStamp, stampBlock } from './stamped-block.js';
+import { blockBytes, readStamp, readStamps, stampBlock } from './stamped-block.js';
 
 export interface RecordedClient {
   read(offset: number, length: number): Promise<Buffer>;
@@ -219,7 +219,9 @@ export class RecordedLoad {
     const bytes = await client.read(block * blockBytes, count * blockBytes);
     const endMs = performance.now();
     for (let index = 0; index < count; index += 1) {
-      const value = readStamp(bytes.subarray(index * blockBytes, (index + 1) * blockBytes), block + index);
+      const part = bytes.subarray(index * blockBytes, (index + 1) * blockBytes);
+      const value = this.#valueRead(part, block + index, startMs, endMs);
+      if (value === 'being-written') continue;
       this.#histories[block + index]?.push({
         ...{ kind: 'read', block: block + index, value, startMs, endMs, outcome: 'ok' },
         durableMs: Number.POSITIVE_INFINITY,
@@ -227,6 +229,24 @@ export class RecordedLoad {
       });
     }
     this.counts.read += 1;
+  }
+
+  /**
+   * A read and a write that are under way at the same time may each see a part of the other, as with any disk. Nothing else may be
+   * mixed: all parts but those of such writes are of one value, which is what was read. `being-written`: there are none.
+   */
+  #valueRead(bytes: Buffer, block: number, startMs: number, endMs: number): number | 'being-written' {
+    const values = readStamps(bytes, block);
+    const [only, ...others] = values;
+    if (only !== undefined && others.length === 0) return only;
+    const isBeingWritten = (value: number) =>
+      this.#histories[block]?.some((operation) => {
+        const meets = operation.startMs <= endMs && operation.endMs >= startMs;
+        return operation.kind === 'write' && operation.value === value && meets;
+      });
+    const [settled, ...rest] = values.filter((value) => isBeingWritten(value) !== true);
+    assert.equal(rest.length, 0, `block ${block} was mixed of ${values.join(', ')}, read at ${seconds(startMs)}`);
+    return settled ?? 'being-written';
   }
 
   async #write(client: RecordedClient, block: number, count: number, fua: boolean): Promise<void> {

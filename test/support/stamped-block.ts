@@ -20,11 +20,30 @@ export function stampBlock(number: number, value: number): Buffer {
 
 /** The value that `block` holds. Throws for anything but a whole block with this number. */
 export function readStamp(block: Buffer, number: number): number {
-  const value = Number(block.readBigUInt64LE(8));
-  if (stampBlock(number, value).equals(block)) return value;
+  const [value, ...others] = readStamps(block, number);
+  if (value === undefined || others.length > 0) throw notItsOwn(block, number);
+  return value;
+}
+
+/**
+ * The values of the parts that `block` is made of: one, unless it was read while it was written. Throws if any part is not of a
+ * block with this number, or not in its place.
+ */
+export function readStamps(block: Buffer, number: number): number[] {
+  const values = new Set<number>();
+  for (let at = 0; at < blockBytes; at += unitBytes) {
+    const value = Number(block.readBigUInt64LE(at + 8));
+    const [owner, place] = value === 0 ? [0, 0] : [number, at / unitBytes];
+    if (block.readUInt32LE(at) !== owner || block.readUInt32LE(at + 4) !== place) throw notItsOwn(block, number);
+    values.add(value);
+  }
+  return [...values];
+}
+
+function notItsOwn(block: Buffer, number: number): Error {
   const units = Array.from({ length: blockBytes / unitBytes }, (_, unit) => {
     const at = unit * unitBytes;
     return `${block.readUInt32LE(at)}.${block.readUInt32LE(at + 4)}=${block.readBigUInt64LE(at + 8)}`;
   });
-  throw new Error(`block ${number} is torn or not its own: ${units.slice(0, 4).join(' ')} … ${units.at(-1)}`);
+  return new Error(`block ${number} is torn or not its own: ${units.slice(0, 4).join(' ')} … ${units.at(-1)}`);
 }

@@ -60,6 +60,54 @@ test('a stamped block is read as what was written, and nothing else is', () => {
   }
 });
 
+/** What it reads is, for half of a block, as it was before the last write: of blocks that are being written, or of all (`late`). */
+class TearingDisk extends CachedDisk {
+  readonly #before = Buffer.alloc(blocks * blockBytes);
+  readonly #writing = new Map<number, number>();
+  readonly #late: boolean;
+  torn = 0;
+
+  constructor(late: boolean) {
+    super();
+    this.#late = late;
+  }
+
+  override async read(offset: number, length: number): Promise<Buffer> {
+    await turn();
+    const bytes = Buffer.from(this.cache.subarray(offset, offset + length));
+    for (let at = 0; at < length; at += blockBytes) {
+      if (!this.#late && !this.#writing.has(offset + at)) continue;
+      const half = offset + at + blockBytes / 2;
+      if (!this.cache.subarray(half, half + 16).equals(this.#before.subarray(half, half + 16))) this.torn += 1;
+      this.#before.copy(bytes, at + blockBytes / 2, half, offset + at + blockBytes);
+    }
+    return bytes;
+  }
+
+  override async write(offset: number, bytes: Buffer, fua: boolean): Promise<void> {
+    const count = (at: number, change: number) => {
+      const now = (this.#writing.get(at) ?? 0) + change;
+      if (now > 0) this.#writing.set(at, now);
+      else this.#writing.delete(at);
+    };
+    this.cache.copy(this.#before, offset, offset, offset + bytes.length);
+    for (let at = 0; at < bytes.length; at += blockBytes) count(offset + at, 1);
+    bytes.copy(this.cache, offset);
+    await turn();
+    await super.write(offset, bytes, fua);
+    for (let at = 0; at < bytes.length; at += blockBytes) count(offset + at, -1);
+  }
+}
+
+test('a block that is read while it is written may be of both; one that is not may not', async () => {
+  const disk = new TearingDisk(false);
+  const load = loadOn(disk);
+  await run(load);
+  load.judge();
+  assert.ok(disk.torn > 0, 'some were torn');
+  await assert.rejects(run(loadOn(new TearingDisk(true))), /was mixed of/);
+});
+
 test('a disk that keeps its promises passes, over several rounds', async () => {
   const disk = new CachedDisk();
   const load = loadOn(disk);
