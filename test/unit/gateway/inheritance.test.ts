@@ -1,38 +1,20 @@
 /** Failover rules T3 and T5: what a gateway does after its predecessor died. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { BufferPool } from '../../../src/base/buffer-pool.js';
 import { Failure } from '../../../src/base/failure.js';
-import type { GatewayEvent } from '../../../src/gateway/events.js';
-import { Gateway, type GatewayOptions } from '../../../src/gateway/gateway.js';
+import type { GatewayOptions } from '../../../src/gateway/gateway.js';
 import type { Inheritance } from '../../../src/gateway/inheritance.js';
-import { noLedger } from '../../../src/gateway/ledger.js';
 import { Session } from '../../../src/gateway/session.js';
-import { FakeClock, settled } from '../../support/fake-clock.js';
-import { ScriptedBackend } from '../../support/scripted-backend.js';
+import { settled } from '../../support/fake-clock.js';
+import { setUp } from './harness.js';
 
 const serverA = { server: '10.0.0.1', endpoint: '10.0.0.1:80', instance: '10.0.0.1-1', leftMsAgo: 0 };
 
 function takeOver(inherited: Inheritance, options: Partial<GatewayOptions> = {}) {
-  const clock = new FakeClock();
-  const a = new ScriptedBackend('10.0.0.1', clock);
-  const b = new ScriptedBackend('10.0.0.2', clock);
-  const buffers = new BufferPool(1 << 20);
-  const gateway = new Gateway([a, b], {
-    ...{
-      clock,
-      buffers,
-      inherited,
-      session: new Session('s', 2),
-      ledger: noLedger,
-      readOnly: false,
-      sizeBytes: 65_536,
-    },
-    ...{ requestTimeoutMs: 3000, ioTimeoutMs: 600_000, writeBack: undefined, refusalProvesDeath: true },
+  const { clock, a, b, buffers, gateway, events } = setUp({
+    ...{ inherited, session: new Session('s', 2), sizeBytes: 65_536, ioTimeoutMs: 600_000 },
     ...options,
   });
-  const events: GatewayEvent[] = [];
-  gateway.events.subscribe((event) => events.push(event));
   const lost = () => events.filter((event) => event.type === 'inheritance-lost').length;
   const write = () => {
     const outcome = { done: false };
