@@ -114,8 +114,10 @@ class Search {
     return moments.sort((a, b) => a.atMs - b.atMs || a.rank - b.rank);
   }
 
+  /** Open operations may have taken effect just before: a read may have seen what is lost now. */
   #crash(): void {
-    this.#situations = distinct(this.#situations.flatMap((situation) => [situation, ...this.#undone(situation)]));
+    const before = this.#situations.flatMap((situation) => this.#explore(situation, () => false).all);
+    this.#situations = distinct(before.flatMap((situation) => [situation, ...this.#undone(situation)]));
   }
 
   /** `place` is answered: what remains possible has it done, unless it failed. */
@@ -124,7 +126,8 @@ class Search {
     if (operation === undefined) return undefined;
     const isWrite = operation.kind === 'write';
     const isOk = operation.outcome === 'ok';
-    const explained = this.#situations.flatMap((situation) => this.#reach(situation, place));
+    const isDone = ({ done }: Situation) => done.includes(place);
+    const explained = this.#situations.flatMap((situation) => this.#explore(situation, isDone).reached);
     // Where replays may undo what failed, it makes no difference whether it was never done.
     if (!isOk && !this.#circumstances.replays) explained.push(...this.#situations);
     this.#open = this.#open.filter((other) => other !== place);
@@ -138,14 +141,14 @@ class Search {
     return undefined;
   }
 
-  /** Situations in which `place` has taken effect, after `from` and effects of other open operations. */
-  #reach(from: Situation, place: number): Situation[] {
+  /** `all`: what may follow `from` by effects of open operations. `reached`: those for which `isEnough`; nothing follows them. */
+  #explore(from: Situation, isEnough: (situation: Situation) => boolean): { all: Situation[]; reached: Situation[] } {
     const found = new Map<string, Situation>();
     const add = (situation: Situation) => void found.set(keyOf(situation), found.get(keyOf(situation)) ?? situation);
     const reached: Situation[] = [];
     add(this.#withReads(from));
     for (const situation of found.values()) {
-      if (situation.done.includes(place)) {
+      if (isEnough(situation)) {
         reached.push(situation);
         continue;
       }
@@ -157,7 +160,7 @@ class Search {
       }
       if (this.#circumstances.replays) for (const undone of this.#undone(situation)) add(this.#withReads(undone));
     }
-    return reached;
+    return { all: [...found.values()], reached };
   }
 
   /** Neighbours of the same value are put in order: which of them came first makes no difference, but would make many situations. */

@@ -99,6 +99,20 @@ test('only a crash or a replay undoes a write that failed, and nothing undoes on
   assert.match(judgeBlock(lost, { ...writeThrough, crashesMs: [5.5], replays: true }) ?? '', /not explained/);
 });
 
+test('a read that was under way at a crash may have seen what the crash undid', () => {
+  const history = [
+    operation('write', 1, 0, 1),
+    operation('write', 2, 2, 3, failed),
+    operation('read', 2, 4, 7),
+    operation('read', 1, 8, 9),
+  ];
+  assert.equal(judgeBlock(history, { ...writeThrough, crashesMs: [5] }), undefined);
+  assert.match(judgeBlock(history, { ...writeThrough, crashesMs: [3.5] }) ?? '', /not explained/, 'not after it');
+  const open = [operation('write', 1, 0, 1), operation('write', 2, 2, 20, failed), ...history.slice(2)];
+  const shared = { ...writeThrough, severalGateways: true };
+  assert.equal(judgeBlock(open, { ...shared, crashesMs: [5] }), undefined, 'an unanswered write');
+});
+
 test('what a single gateway has not answered is not undone after it was read', () => {
   const history = [operation('write', 1, 0, 10), operation('read', 1, 2, 3), operation('read', 0, 5, 6)];
   const crashed = { ...writeThrough, crashesMs: [4] };

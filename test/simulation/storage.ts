@@ -229,7 +229,7 @@ export class SimulatedDisk implements Disk {
         this.afterNextCheck?.();
         this.afterNextCheck = undefined;
       };
-      if (world.random.chance(0.02)) this.#process.after(queueDelayMs(world), handOver);
+      if (!world.isCalm && world.random.chance(0.02)) this.#process.after(queueDelayMs(world), handOver);
       else handOver();
     });
   }
