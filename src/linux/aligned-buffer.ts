@@ -5,8 +5,8 @@ import { addressOf } from './libc.js';
 /** A fresh buffer of `length` bytes with arbitrary content, whose address is a multiple of `alignment` (bytes). */
 export function alignedBuffer(length: number, alignment: number): Buffer {
   const whole = Buffer.allocUnsafeSlow(length + alignment);
-  const over = Number(addressOf(whole) % BigInt(alignment));
+  const over = addressOf(whole) % alignment;
   const buffer = whole.subarray(alignment - over, alignment - over + length);
-  assert(addressOf(buffer) % BigInt(alignment) === 0n, 'aligned');
+  assert(addressOf(buffer) % alignment === 0, 'aligned');
   return buffer;
 }

@@ -30,8 +30,9 @@ const ioGetEvents = new LibcFunction(
 );
 
 export const batchedWritesMax = 32;
-const controlBlockBytes = 64;
-const eventBytes = 32;
+/** struct iocb and struct io_event of linux/aio_abi.h, in words of 32 bits. */
+const controlBlockWords = 16;
+const eventWords = 8;
 /** IOCB_CMD_PWRITE of linux/aio_abi.h. */
 const commandWrite = 1;
 
@@ -47,16 +48,19 @@ export type WriteResult = number | 'not-tried';
 export class WriteBatch {
   readonly #numbers: CallNumbers;
   readonly #context: bigint;
-  readonly #blocks = Buffer.alloc(controlBlockBytes * batchedWritesMax);
-  readonly #list = Buffer.alloc(8 * batchedWritesMax);
-  readonly #events = Buffer.alloc(eventBytes * batchedWritesMax);
+  readonly #blocks = new Uint32Array(controlBlockWords * batchedWritesMax);
+  /** The address of each block. */
+  readonly #list = new BigUint64Array(batchedWritesMax);
+  readonly #events = new Int32Array(eventWords * batchedWritesMax);
 
   private constructor(numbers: CallNumbers, context: bigint) {
     this.#numbers = numbers;
     this.#context = context;
     const start = addressOf(this.#blocks);
     for (let index = 0; index < batchedWritesMax; index += 1) {
-      this.#list.writeBigUInt64LE(start + BigInt(controlBlockBytes * index), 8 * index);
+      this.#blocks[controlBlockWords * index] = index;
+      this.#blocks[controlBlockWords * index + 4] = commandWrite;
+      this.#list[index] = BigInt(start + this.#blocks.BYTES_PER_ELEMENT * controlBlockWords * index);
     }
   }
 
@@ -85,15 +89,18 @@ export class WriteBatch {
     return results;
   }
 
-  /** struct iocb of linux/aio_abi.h, little endian. */
+  /** struct iocb, little endian: data u64 · key u32 · rw_flags u32 · opcode u16 · prio s16 · fd u32 · buf, nbytes u64 · offset s64. */
   #describe(index: number, fd: number, offset: number, bytes: Buffer): void {
-    const at = controlBlockBytes * index;
-    this.#blocks.writeBigUInt64LE(BigInt(index), at);
-    this.#blocks.writeUInt16LE(commandWrite, at + 16);
-    this.#blocks.writeUInt32LE(fd, at + 20);
-    this.#blocks.writeBigUInt64LE(addressOf(bytes), at + 24);
-    this.#blocks.writeBigUInt64LE(BigInt(bytes.length), at + 32);
-    this.#blocks.writeBigUInt64LE(BigInt(offset), at + 40);
+    const at = controlBlockWords * index;
+    this.#blocks[at + 5] = fd;
+    this.#setDouble(at + 6, addressOf(bytes));
+    this.#setDouble(at + 8, bytes.length);
+    this.#setDouble(at + 10, offset);
+  }
+
+  #setDouble(at: number, value: number): void {
+    this.#blocks[at] = value >>> 0;
+    this.#blocks[at + 1] = Math.floor(value / 2 ** 32);
   }
 
   /** How many were taken: the others failed to be, and nothing of them was done. */
@@ -117,11 +124,11 @@ export class WriteBatch {
     return this.#note(results, await ioGetEvents.callAsync(events, this.#context, 1, most, this.#events, null));
   }
 
-  /** struct io_event: data u64 · obj u64 · res s64 · res2 s64. */
+  /** struct io_event: data u64 · obj u64 · res s64 · res2 s64. A result is a length or an errno: its lower half says it all. */
   #note(results: WriteResult[], count: number): number {
     for (let index = 0; index < count; index += 1) {
-      const at = eventBytes * index;
-      results[Number(this.#events.readBigUInt64LE(at))] = Number(this.#events.readBigInt64LE(at + 16));
+      const at = eventWords * index;
+      results[this.#events[at] ?? 0] = this.#events[at + 4] ?? 0;
     }
     return Math.max(count, 0);
   }

@@ -3,6 +3,7 @@
  * stopped, too (SIGSTOP, gdb, a frozen cgroup), and none of its threads runs again.
  */
 import { constants } from 'node:os';
+import { lookAgain } from './boot-clock.js';
 import { LibcFunction } from './libc.js';
 import { SystemError } from './errno.js';
 
@@ -40,12 +41,13 @@ export class BootKillTimer {
     this.#id = id.readInt32LE();
   }
 
-  /** When, in milliseconds of CLOCK_BOOTTIME. Undefined: not at all. */
+  /** When, in milliseconds of CLOCK_BOOTTIME. Undefined: not at all. What is checked after it is checked with the time as it is then. */
   set(atMs: number | undefined): void {
     const seconds = atMs === undefined ? 0 : Math.floor(atMs / 1000);
     this.#value[2] = BigInt(seconds);
     // All zeroes would turn it off.
     this.#value[3] = atMs === undefined ? 0n : BigInt(Math.max(1, Math.floor((atMs - seconds * 1000) * 1e6)));
     timerSettime.callOrThrow(this.#settimeNumber, this.#id, TIMER_ABSTIME, this.#value, null);
+    lookAgain();
   }
 }

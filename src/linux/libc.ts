@@ -90,9 +90,17 @@ export function lastErrno(): number {
   return koffi.errno();
 }
 
-/** The address of the first byte of `view`. Valid as long as `view` is referenced from JavaScript. */
-export function addressOf(view: NodeJS.ArrayBufferView): bigint {
-  return koffi.address(view);
+/** Of memory that is used again and again: asking the FFI library costs as much as a system call. */
+const addresses = new WeakMap<ArrayBufferLike, number>();
+
+/** The address of the first byte of `view`. Valid as long as `view` is referenced from JavaScript. Addresses have at most 47 bits. */
+export function addressOf(view: NodeJS.ArrayBufferView): number {
+  let start = addresses.get(view.buffer);
+  if (start === undefined) {
+    start = Number(koffi.address(view)) - view.byteOffset;
+    addresses.set(view.buffer, start);
+  }
+  return start + view.byteOffset;
 }
 
 function lookUp(declaration: string): ForeignFunction | 'missing' {

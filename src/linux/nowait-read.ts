@@ -9,15 +9,17 @@ const RWF_NOWAIT = 0x8;
 const preadv2 = new LibcFunction('intptr_t preadv2(int fd, void *iov, int iovcnt, int64_t offset, int flags)');
 
 /** struct iovec { void *base; size_t length }, of a 64-bit machine. Reused: the call is over when it returns. */
-const iovec = new BigUint64Array(2);
+const iovec = new Uint32Array(4);
 
 /** `would-block`: not (wholly) cached, or interrupted. `unsupported`: not on this file, kernel or C library. */
 export type NowaitRead = 'done' | 'would-block' | 'unsupported';
 
 /** Fills `into` from `offset` (bytes) of `fd` if all of it can be had at once. Otherwise `into` may be partly filled. */
 export function readNowait(fd: number, offset: number, into: Buffer): NowaitRead {
-  iovec[0] = addressOf(into);
-  iovec[1] = BigInt(into.length);
+  const address = addressOf(into);
+  iovec[0] = address >>> 0;
+  iovec[1] = Math.floor(address / 2 ** 32);
+  iovec[2] = into.length;
   const count = preadv2.call(fd, iovec, 1, offset, RWF_NOWAIT);
   if (count === into.length) return 'done';
   if (count >= 0) return 'would-block';

@@ -39,6 +39,13 @@ test('it is put off, and turned off', async (t) => {
   assert.deepEqual(await start(t, off).end(), alive);
 });
 
+test('the clock goes on when it has been set', async (t) => {
+  const wait = 'const endMs = performance.now() + 3; while (performance.now() < endMs);';
+  const look = 'process.exit(bootClock.nowMs() >= beforeMs + 2.9 ? 7 : 1);';
+  const program = start(t, `const beforeMs = bootClock.nowMs(); ${wait} timer.set(undefined); ${look}`);
+  assert.deepEqual(await program.end(), alive);
+});
+
 const noNamespaces = process.getuid?.() === 0 ? false : 'needs root (unshare)';
 
 test('there is none in the first process of a PID namespace, which it could not kill', {

@@ -57,7 +57,7 @@ test('errors of fs and of the FFI have the same names', async (t) => {
   assert.equal(errnoOf(new Error('no system error')), undefined);
 });
 
-test('the boot clock goes on at the rate of /proc/uptime and never back', () => {
+test('the boot clock goes on at the rate of /proc/uptime and never back', async () => {
   const uptimeMs = () => Number(execFileSync('cat', ['/proc/uptime'], { encoding: 'utf8' }).split(' ')[0]) * 1000;
   const before = uptimeMs();
   const now = bootClock.nowMs();
@@ -65,10 +65,22 @@ test('the boot clock goes on at the rate of /proc/uptime and never back', () => 
   assert.ok(before - 20 <= now && now <= after + 20, `${before} ${now} ${after}`);
   let last = now;
   for (let round = 0; round < 1000; round += 1) {
+    await Promise.resolve();
     const next = bootClock.nowMs();
     assert.ok(next >= last);
     last = next;
   }
+  assert.ok(last > now);
+});
+
+test('the boot clock stands still while code runs without a break, and no longer', async () => {
+  await Promise.resolve();
+  const now = bootClock.nowMs();
+  const endMs = performance.now() + 3;
+  while (performance.now() < endMs);
+  assert.equal(bootClock.nowMs(), now);
+  await Promise.resolve();
+  assert.ok(bootClock.nowMs() >= now + 2.9);
 });
 
 test('a lock is had by one open file at a time, and freed by its close', (t) => {
