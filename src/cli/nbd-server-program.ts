@@ -364,9 +364,9 @@ export class NbdServerProgram {
     });
   }
 
-  /** Failover rule T5: what a filesystem on it relies on is gone, so it must not go on. */
+  /** Failover rule T5: what a filesystem on it relies on is gone, so it must not go on. Without a size nothing has been started, and never will be. */
   async #giveUpDevice(): Promise<void> {
-    await this.#started;
+    if (this.#gateway?.isSizeKnown === true) await this.#started;
     await this.#host?.detach();
     this.#lineage?.ledger.change({ device: undefined, unflushed: 'none' });
     await this.#fail('The device is given up. Check what is on it.');

@@ -287,7 +287,7 @@ export class Connection implements Pumped {
       const description = await this.#front.core.probe();
       return encodeDescription({ ...description, endpoint: localEndpoint(this.#socket) });
     } catch (error) {
-      return encodeFailure(asFailure(error));
+      return encodeFailure(asFailure(error), { endpoint: this.#endpointWithoutDisk });
     }
   }
 
@@ -395,7 +395,8 @@ export class Connection implements Pumped {
     const { fields, body, version } = head;
     const named = fields['disk-stamp'] !== undefined || fields['disk-if-instance'] !== undefined;
     const answer = named ? core.identify() : undefined;
-    const response = encodeFailure(failure, { sizeBytes: core.disk?.sizeBytes, answer });
+    const endpoint = head.method === 'HEAD' ? this.#endpointWithoutDisk : undefined;
+    const response = encodeFailure(failure, { sizeBytes: core.disk?.sizeBytes, answer, endpoint });
     const waits = fields['expect'] !== undefined && version === '1.1';
     if (body.at === 'none') {
       this.#replies.answer(exchange, response);
@@ -404,6 +405,11 @@ export class Connection implements Pumped {
     } else {
       this.#intake = { at: 'discarding', exchange, bytes: 0, done: () => this.#replies.answer(exchange, response) };
     }
+  }
+
+  /** Tells a probe that no instance which it might look for is here any more (failover rule T5). */
+  get #endpointWithoutDisk(): string | undefined {
+    return this.#front.core.disk === undefined ? localEndpoint(this.#socket) : undefined;
   }
 
   #takeMalformed(problem: MalformedRequest): void {

@@ -13,7 +13,8 @@ export interface Backend {
 
   /**
    * HEAD, over a connection made for it: resolves the name again, tries every address, follows redirects and remembers
-   * the final address for all later requests. `wrong-disk`: the server's validators are not what they were.
+   * the final address for all later requests. `wrong-disk`: the server's validators are not what they were; a `NoDisk`: a server of
+   * ours says at its own address that it has no disk.
    */
   probe(): Promise<Probe>;
 

@@ -90,6 +90,10 @@ export class Gateway implements Volume {
     return this.#sizeBytes;
   }
 
+  get isSizeKnown(): boolean {
+    return this.#sizeBytes !== undefined;
+  }
+
   /** Resolves when the size is known: at once if it was given, otherwise when the first server has been found. */
   whenSizeKnown(): Promise<number> {
     if (this.#sizeBytes !== undefined) return Promise.resolve(this.#sizeBytes);

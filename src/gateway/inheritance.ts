@@ -111,6 +111,11 @@ export class Inherited {
     if (this.#unflushed.at === 'instance' && this.#unflushed.holder === server) this.#lose();
   }
 
+  /** No disk is open at `endpoint`: no instance that was there will ever commit again. */
+  noDiskAt(endpoint: string): void {
+    if (this.#unflushed.at === 'instance' && this.#unflushed.holder.endpoint === endpoint) this.#lose();
+  }
+
   /** Rule T5: only the instance that holds what is not durable will do. Undefined: it is not for this to judge. */
   judge(backend: Backend, { description, endpoint }: Probe): Verdict | undefined {
     const unflushed = this.#unflushed;

@@ -14,6 +14,7 @@ import { assert } from '../base/assert.js';
 import type { Channel } from '../base/channel.js';
 import { type Clock, sleep, type Timer } from '../base/clock.js';
 import { asFailure, Failure, type FailureCode } from '../base/failure.js';
+import { NoDisk } from '../http-disk/failure-codec.js';
 import type { DiskAnswer, WriteStamp } from '../http-disk/messages.js';
 import { type Attachment, type Hazard, isOver } from './attachment.js';
 import type { Backend } from './backend.js';
@@ -354,7 +355,8 @@ export class Pool {
     const { clock, events, requestTimeoutMs } = this.#options;
     const judge: SearchOptions['judge'] = (probe, backend) =>
       this.#inherited?.judge(backend, probe) ?? this.#options.judge(probe, backend);
-    const options = { clock, events, judge, probeTimeoutMs: requestTimeoutMs };
+    const missed = (failure: Failure) => this.#concludeAbsence(failure);
+    const options = { clock, events, judge, missed, probeTimeoutMs: requestTimeoutMs };
     return { at: 'searching', search: new Search(order, options, (attachment) => void this.#prepare(attachment)) };
   }
 
@@ -433,6 +435,11 @@ export class Pool {
     for (const suspect of this.#suspects) {
       if (suspect.endpoint === attachment.place && !suspect.isSameInstance(attachment)) suspect.provenGone = true;
     }
+  }
+
+  /** Rule T5: an instance is over where no disk is open. What it had begun may still land, so that it proves nothing for rule G5. */
+  #concludeAbsence(failure: Failure): void {
+    if (this.#options.refusalProvesDeath && failure instanceof NoDisk) this.#inherited?.noDiskAt(failure.endpoint);
   }
 
   #watchDeath(suspect: Attachment): void {

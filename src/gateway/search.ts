@@ -6,7 +6,7 @@
  */
 import type { Channel } from '../base/channel.js';
 import type { Clock, Timer } from '../base/clock.js';
-import { asFailure } from '../base/failure.js';
+import { asFailure, type Failure } from '../base/failure.js';
 import { Attachment } from './attachment.js';
 import type { Backend, Probe } from './backend.js';
 import type { GatewayEvent } from './events.js';
@@ -22,6 +22,8 @@ export interface SearchOptions {
   /** How long one probe may take, milliseconds. */
   readonly probeTimeoutMs: number;
   readonly judge: (probe: Probe, backend: Backend) => Verdict;
+  /** Hears of each probe that has failed. */
+  readonly missed: (failure: Failure) => void;
   readonly events: Channel<GatewayEvent>;
 }
 
@@ -94,6 +96,7 @@ export class Search {
         if (!this.#outstanding.delete(backend) || this.#over) return;
         const reason = timedOut ? `no answer within ${probeTimeoutMs / 1000} s` : failure.message;
         this.#say(backend, { type: 'probe-failed', server: backend.name, reason });
+        this.#options.missed(failure);
         this.#probeNext();
       },
     );

@@ -16,7 +16,7 @@ import { Lanes } from './lanes.js';
 import { type Probed, probeServer } from './probe.js';
 import type { Environment } from './proxy-environment.js';
 import { dialRoute, isSameRoute, plainFields, type Route, type RouteContext, requestStarts, routeTo } from './route.js';
-import { formatEndpoint, parseEndpoint, type Target } from './target.js';
+import { parseEndpoint, type Target } from './target.js';
 import { IdentityGuard } from './validators.js';
 
 export interface HttpBackendOptions {
@@ -74,8 +74,7 @@ export class HttpBackend implements Backend {
       throw abandoned();
     }
     this.#use(probed);
-    const { description, sentAtMs, receivedAtMs, route } = probed;
-    const endpoint = route.proxy === undefined ? formatEndpoint(route.address, route.target.port) : undefined;
+    const { description, sentAtMs, receivedAtMs, endpoint } = probed;
     return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: !probed.connection.isPersistent };
   }
 

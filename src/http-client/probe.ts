@@ -10,7 +10,7 @@ import { Connection, type ConnectionOwner, type Dial, type Exchange, type LaneNa
 import type { ResponseHead } from './response-head.js';
 import type { Destination, Method } from './response-parser.js';
 import { dialRoute, plainFields, type Route, type RouteContext, requestStarts, routeTo } from './route.js';
-import { redirectTarget, type Target } from './target.js';
+import { formatEndpoint, redirectTarget, type Target } from './target.js';
 import type { Validators } from './validators.js';
 
 const redirectsMax = 5;
@@ -24,6 +24,8 @@ export interface Probed {
   readonly validators: Validators;
   /** With the address that answered. */
   readonly route: Route & { readonly address: string };
+  /** `ADDRESS:PORT` that was connected to. Undefined through a proxy. */
+  readonly endpoint: string | undefined;
   readonly connection: Connection;
   readonly sentAtMs: number;
   readonly receivedAtMs: number;
@@ -53,7 +55,7 @@ interface HeadAnswer extends Omit<Probed, 'description' | 'validators'> {
 
 function describe({ status, fields, ...rest }: HeadAnswer): Probed {
   try {
-    const description = decodeDescription(status, fields);
+    const description = decodeDescription(status, fields, rest.endpoint);
     const { etag, 'last-modified': lastModified } = fields;
     return { ...rest, description, validators: { etag, lastModified, sizeBytes: description.sizeBytes } };
   } catch (error) {
@@ -82,7 +84,9 @@ async function askHead(route: Route, context: RouteContext, signal: AbortSignal)
     });
     const receivedAtMs = clock.nowMs();
     assert(address !== undefined, 'who has answered has an address');
-    return { status, fields, minorVersion, connection, sentAtMs, receivedAtMs, route: { ...route, address } };
+    const endpoint = route.proxy === undefined ? formatEndpoint(address, route.target.port) : undefined;
+    const answer = { status, fields, minorVersion, connection, sentAtMs, receivedAtMs };
+    return { ...answer, route: { ...route, address }, endpoint };
   } catch (error) {
     connection.retire();
     throw asFailure(error);

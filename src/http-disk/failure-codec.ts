@@ -35,15 +35,31 @@ export interface EncodedFailure {
   readonly body: string;
 }
 
+/**
+ * The answer of a server to a probe at its own address: it has no disk open, so that every instance that answered there before is over and takes
+ * nothing new any more (rule T5). What that instance had begun may still land, though: it proves no death (rule G5).
+ */
+export class NoDisk extends Failure {
+  /** `ADDRESS:PORT`. */
+  readonly endpoint: string;
+
+  constructor(message: string, endpoint: string) {
+    super('unavailable', message);
+    this.endpoint = endpoint;
+  }
+}
+
 /** What goes with a failure. `answer`: the instance that refused a stamped request, and its clock. */
 export interface FailureContext {
   /** Undefined while there is no disk. */
   readonly sizeBytes?: number | undefined;
   readonly answer?: DiskAnswer | undefined;
+  /** Only in an answer to a probe, and only while there is no disk: where the server is (see {@link NoDisk}). */
+  readonly endpoint?: string | undefined;
 }
 
 /** The answer to a request that has failed. A failed precondition (`wrong-disk`) has no `Disk-Error`. */
-export function encodeFailure(failure: Failure, { sizeBytes, answer }: FailureContext = {}): EncodedFailure {
+export function encodeFailure(failure: Failure, { sizeBytes, answer, endpoint }: FailureContext = {}): EncodedFailure {
   const { code } = failure;
   const status = isWireCode(code) ? statusOfCode[code] : code === 'wrong-disk' ? 412 : 500;
   const body = `${oneLine(failure.message)}\n`;
@@ -57,6 +73,7 @@ export function encodeFailure(failure: Failure, { sizeBytes, answer }: FailureCo
   if (code === 'out-of-range' && sizeBytes !== undefined) headers['Content-Range'] = formatUnsatisfiedRange(sizeBytes);
   if (answer?.instance !== undefined) headers['Disk-Instance'] = answer.instance;
   if (answer?.clockMs !== undefined) headers['Disk-Clock'] = String(Math.floor(answer.clockMs));
+  if (endpoint !== undefined) headers['Disk-Endpoint'] = endpoint;
   return { status, headers, body };
 }
 
@@ -70,6 +87,14 @@ export function decodeFailure(request: DiskRequest, status: number, fields: Rece
     said !== undefined && isWireCode(said) && statusOfCode[said] === status ? said : plainCode(request, status);
   const reason = /^text\/plain\b/i.test(fields['content-type'] ?? '') ? oneLine(bodyText.split('\n', 1)[0] ?? '') : '';
   return new Failure(code, reason === '' ? `HTTP status ${status}` : `HTTP status ${status}: ${reason}`);
+}
+
+/** The failure in an answer to a probe that was sent to `askedAt` (`ADDRESS:PORT`; undefined: through a proxy). Never throws. */
+export function decodeProbeFailure(status: number, fields: ReceivedFields, askedAt: string | undefined): Failure {
+  const failure = decodeFailure({ op: 'probe' }, status, fields, '');
+  // Whatever stands in between has another address, or does not know this field.
+  const isOwnWord = askedAt !== undefined && fields['disk-endpoint'] === askedAt;
+  return isOwnWord && failure.code === 'unavailable' ? new NoDisk(failure.message, askedAt) : failure;
 }
 
 /**

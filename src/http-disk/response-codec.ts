@@ -7,7 +7,7 @@
  */
 import { Failure } from '../base/failure.js';
 import type { Extent } from '../base/range.js';
-import { decodeFailure } from './failure-codec.js';
+import { decodeFailure, decodeProbeFailure } from './failure-codec.js';
 import { isEndpoint, isId, listMembers, type ReceivedFields, type SentFields, wholeNumber } from './fields.js';
 import { decodeExtents, encodeExtents } from './map-codec.js';
 import { type DiskAnswer, type DiskDescription, type DiskRequest, type Feature, features } from './messages.js';
@@ -106,10 +106,11 @@ function addInstance(headers: SentFields, { instance, clockMs }: DiskAnswer): vo
 /**
  * The description in an answer to HEAD. `fields` have lower-case names.
  * A server without `Disk-` fields is a plain one: no extensions; whether it takes writes is not known, so not read-only.
- * Throws a `Failure`: what the status says, or `malformed-response`.
+ * `askedAt`: the `ADDRESS:PORT` that was connected to, unless there is a proxy.
+ * Throws a `Failure`: what the status says (`NoDisk` among others), or `malformed-response`.
  */
-export function decodeDescription(status: number, fields: ReceivedFields): DiskDescription {
-  if (status !== 200) throw decodeFailure({ op: 'probe' }, status, fields, '');
+export function decodeDescription(status: number, fields: ReceivedFields, askedAt?: string): DiskDescription {
+  if (status !== 200) throw decodeProbeFailure(status, fields, askedAt);
   if (fields['accept-ranges']?.trim().toLowerCase() === 'none') {
     throw new Failure('server-error', 'the server does not serve byte ranges');
   }

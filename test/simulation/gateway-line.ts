@@ -45,7 +45,8 @@ interface Life {
   readonly buffers: PayloadPool;
   /** A server has been found and brought up to date. */
   readonly selected: Promise<void>;
-  hasSelected: boolean;
+  /** It has said that what its predecessor acknowledged is lost, and serves nothing. */
+  saysLost: boolean;
   /** Resolves when it is killed: what it has not answered it never will. */
   readonly died: Promise<void>;
   readonly die: () => void;
@@ -72,6 +73,7 @@ export class GatewayLine {
   /** It gets ready to take over from the one that serves. */
   #candidate: Life | undefined;
   #waiting: (() => void)[] = [];
+  #falseLoss: string | undefined;
 
   constructor(world: World, plan: Plan, index: number, hosts: readonly Host[]) {
     this.name = `gateway-${index}`;
@@ -115,22 +117,27 @@ export class GatewayLine {
     }
   }
 
-  /** What is wrong with what the gateways hold (invariant 7). Undefined: nothing. */
-  get excess(): string | undefined {
+  /** What is wrong with what the gateways hold (invariant 7), or have said. Undefined: nothing. */
+  get breach(): string | undefined {
     for (const life of [this.#life, this.#leaving]) {
       if (life === undefined) continue;
       const copiesBytes = life.buffers.heldBytes - life.unansweredBytes;
       if (copiesBytes > this.#budgetBytes)
         return `${this.name} holds copies of ${copiesBytes} bytes, its budget is ${this.#budgetBytes}`;
     }
-    return undefined;
+    return this.#falseLoss;
   }
 
   /** Rule T5: what a predecessor had acknowledged is gone with its instance, so that nothing is served any more. */
   get isLost(): boolean {
-    const { servers: [holder] = [], unflushed = 'none' } = this.#life?.ledger.inherited ?? {};
-    if (unflushed === 'none' || this.#life?.hasSelected === true) return false;
-    return unflushed === 'nobody' || !this.#hosts.some(({ life }) => life?.server.disk?.instance === holder?.instance);
+    return this.#life?.saysLost === true;
+  }
+
+  #saysLost(life: Life): void {
+    life.saysLost = true;
+    const { servers: [holder] = [], unflushed } = life.ledger.inherited ?? {};
+    const isThere = this.#hosts.some((host) => host.life?.server.disk?.instance === holder?.instance);
+    if (unflushed !== 'nobody' && isThere) this.#falseLoss ??= `${this.name} says that ${holder?.instance} is over`;
   }
 
   /** Ends the line: the last gateway has nothing to do. What is wrong with what it still holds; undefined: nothing. */
@@ -256,12 +263,11 @@ export class GatewayLine {
     });
     const life: Life = {
       ...{ process, gateway, ledger, buffers, selected, died, die },
-      ...{ hasSelected: false, unanswered: 0, unansweredBytes: 0 },
+      ...{ saysLost: false, unanswered: 0, unansweredBytes: 0 },
     };
     gateway.events.subscribe(({ type }) => {
-      if (type !== 'selected') return;
-      life.hasSelected = true;
-      select();
+      if (type === 'selected') select();
+      if (type === 'inheritance-lost') this.#saysLost(life);
     });
     gateway.start();
     return life;

@@ -218,7 +218,9 @@ export class Life {
       }
       return await this.#execute(message);
     } catch (error) {
-      return { encoded: encodeFailure(asFailure(error)), data: undefined };
+      const isProbe = message.method === 'HEAD';
+      const endpoint = isProbe && this.server.disk === undefined ? this.#options.address : undefined;
+      return { encoded: encodeFailure(asFailure(error), { endpoint }), data: undefined };
     }
   }
 

@@ -303,6 +303,18 @@ export const mutants: readonly Mutant[] = [
     to: 'return undefined;',
   },
   {
+    name: 'T5 an instance whose server has no disk any more is waited for',
+    file: `${gateway}inheritance.js`,
+    from: 'this.#unflushed.holder.endpoint === endpoint',
+    to: 'false',
+  },
+  {
+    name: 'T5 any server without a disk will do as a proof',
+    file: `${gateway}inheritance.js`,
+    from: 'this.#unflushed.holder.endpoint === endpoint',
+    to: 'true',
+  },
+  {
     name: 'S1 acknowledged before it is durable',
     file: `${core}change-work.js`,
     from: 'this.commit = request.deferred ? undefined : () => context.life.commit.durable();',

@@ -52,9 +52,10 @@ export class SimulatedBackend implements Backend {
     const sentAtMs = this.#gateway.process.nowMs();
     const { method, headers } = encodeRequest({ op: 'probe' });
     const response = await this.#exchange({ method, headers, body: undefined }, true);
-    const description = decodeDescription(response.encoded.status, receivedFields(response.encoded.headers));
+    const endpoint = this.#host.address;
+    const description = decodeDescription(response.encoded.status, receivedFields(response.encoded.headers), endpoint);
     const receivedAtMs = this.#gateway.process.nowMs();
-    return { description, sentAtMs, receivedAtMs, endpoint: this.#host.address, oneAtATime: false };
+    return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: false };
   }
 
   async send(request: CoreRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {

@@ -99,7 +99,7 @@ class Run {
 
   #runUntil(finished: () => boolean, limitMs: number): Promise<boolean> {
     return this.world.run(() => {
-      for (const { excess } of this.#lines) this.#breach ??= excess;
+      for (const { breach } of this.#lines) this.#breach ??= breach;
       return thrown !== undefined || this.#breach !== undefined || finished();
     }, limitMs);
   }
@@ -281,7 +281,7 @@ class Run {
     for (const host of this.#hosts) host.crash();
   }
 
-  /** Nothing is wrong any more: what is asked for is done, unless something was lost that nobody can bring back. */
+  /** Nothing is wrong any more: what is asked for is done, unless something was lost that nobody can bring back, and that is said. */
   #mustWork(line: GatewayLine, worked: boolean): void {
     if (!worked && !line.isLost) this.#breach ??= `${line.name} still fails when nothing is wrong any more`;
   }

@@ -242,12 +242,15 @@ test('while there is no disk, the answer is 503 with the reason, at once', async
   const bench = await HttpBench.started(t, { medium });
   const client = await bench.client();
   client.send('HEAD / HTTP/1.1\r\nHost: d\r\n\r\n');
-  assert.equal((await client.response({ toHead: true })).status, 503);
+  const probed = await client.response({ toHead: true });
+  assert.equal(probed.status, 503);
+  assert.equal(probed.fields['disk-endpoint'], bench.binding.endpoint, 'no instance is here any more (rule T5)');
   client.send(get(0, 512), put(0, 512), sevens);
   for (let count = 0; count < 2; count++) {
     const { status, fields, body } = await client.response();
     assert.equal(status, 503);
     assert.equal(fields['retry-after'], '1');
+    assert.equal(fields['disk-endpoint'], undefined);
     assert.match(body.toString(), /No such device yet/);
   }
 });
@@ -300,7 +303,8 @@ test('a read that waits for memory while the disk is opened anew is refused', as
   bench.medium.before = (operation) =>
     operation.op === 'size' ? Promise.reject(new Failure('unavailable', 'gone')) : before(operation);
   prober.send('HEAD / HTTP/1.1\r\nHost: d\r\n\r\n');
-  assert.equal((await prober.response({ toHead: true })).status, 503);
+  const probed = await prober.response({ toHead: true });
+  assert.deepEqual([probed.status, probed.fields['disk-endpoint']], [503, bench.binding.endpoint]);
   gate.open();
   assert.equal((await holder.response()).status, 206);
   assert.equal((await waiting.response()).status, 503);

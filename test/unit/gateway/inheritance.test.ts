@@ -4,6 +4,7 @@ import test from 'node:test';
 import { Failure } from '../../../src/base/failure.js';
 import type { GatewayOptions } from '../../../src/gateway/gateway.js';
 import type { Inheritance } from '../../../src/gateway/inheritance.js';
+import { NoDisk } from '../../../src/http-disk/failure-codec.js';
 import { Session } from '../../../src/gateway/session.js';
 import { settled } from '../../support/fake-clock.js';
 import { setUp } from './harness.js';
@@ -131,18 +132,62 @@ test('while the instance that has it is silent, no other will do', async () => {
   await gateway.read(0, Buffer.alloc(512));
 });
 
+test('an answer that the disk is not open counts only from the very address of the instance that has it', async () => {
+  for (const found of [
+    new Failure('unavailable', 'said by whatever is in between'),
+    new NoDisk('another server', '10.0.0.2:80'),
+  ]) {
+    const { gateway, clock, a, lost } = takeOver({ servers: [serverA], unflushed: 'instance' });
+    a.found = found;
+    gateway.start();
+    await clock.advance(20_000);
+    assert.equal(lost(), 0, found.message);
+  }
+  const moves = takeOver({ servers: [serverA], unflushed: 'instance' }, { refusalProvesDeath: false });
+  moves.a.found = new NoDisk('the address moves between hosts', '10.0.0.1:80');
+  moves.gateway.start();
+  await moves.clock.advance(20_000);
+  assert.equal(moves.lost(), 0);
+});
+
+test('a server without a disk may still be at writes that the predecessor sent', async () => {
+  const { gateway, clock, a, write } = takeOver({ servers: [serverA], unflushed: 'none' });
+  a.found = new NoDisk('stopping', '10.0.0.1:80');
+  gateway.start();
+  await clock.advance(1000);
+  const first = write();
+  await clock.advance(58_000);
+  assert.ok(!first.done);
+  await clock.advance(2500);
+  assert.ok(first.done);
+});
+
 test('what was acknowledged and is gone is told, and nothing is served any more', async () => {
   const restarted = takeOver({ servers: [serverA], unflushed: 'instance' });
   restarted.a.found = { instance: '10.0.0.1-2' };
   const refused = takeOver({ servers: [serverA], unflushed: 'instance' });
   refused.a.found = new Failure('connection-refused');
   refused.a.refused = true;
+  const withoutDisk = takeOver({ servers: [serverA], unflushed: 'instance' });
+  withoutDisk.a.found = new NoDisk('HTTP status 503', '10.0.0.1:80');
   const midReplay = takeOver({ servers: [serverA], unflushed: 'nobody' });
-  for (const { gateway, clock, a, b, lost } of [restarted, refused, midReplay]) {
+  for (const { gateway, clock, a, b, lost } of [restarted, refused, withoutDisk, midReplay]) {
     gateway.start();
     void gateway.read(0, Buffer.alloc(512)).catch(() => {});
     await clock.advance(5000);
     assert.equal(lost(), 1);
     assert.deepEqual([...a.outstanding, ...b.outstanding], []);
   }
+});
+
+test('the disk that goes during the commit is lost, too', async () => {
+  const { gateway, clock, a, b, lost } = takeOver({ servers: [serverA], unflushed: 'instance' });
+  a.automatic = false;
+  gateway.start();
+  await clock.advance(10);
+  a.found = new NoDisk('HTTP status 503', '10.0.0.1:80');
+  a.outstanding[0]?.fail(new Failure('unavailable', 'the disk has gone'));
+  await clock.advance(5000);
+  assert.equal(lost(), 1);
+  assert.deepEqual([...a.outstanding, ...b.outstanding], []);
 });

@@ -6,6 +6,7 @@ import { connect, type Socket } from 'node:net';
 import test, { type TestContext } from 'node:test';
 import { systemClock } from '../../../src/base/clock.js';
 import { Resolver } from '../../../src/http-client/addresses.js';
+import { NoDisk } from '../../../src/http-disk/failure-codec.js';
 import { ManualClock } from './manual-clock.js';
 import { backendFor, codeOf, diskAnswer, instance, RawServer, read, session, testDisk, write } from './raw-server.js';
 
@@ -159,6 +160,29 @@ test('only a refusal is a refusal', async (t) => {
   const givenUp = proxied.refuses(`127.0.0.1:${port}`);
   proxied.abandon();
   assert.equal(await givenUp, false);
+});
+
+test('that a server has no disk is its own word only from the address that it says is its own', async (t) => {
+  const server = await RawServer.start(t, () => undefined);
+  const own = `127.0.0.1:${server.port}`;
+  const answers = (status: number, endpoint: string): void => {
+    server.answer = ({ reply }) =>
+      reply(`HTTP/1.1 ${status} No\r\nDisk-Endpoint: ${endpoint}\r\nContent-Length: 0\r\n\r\n`);
+  };
+  const isOwnWord = (environment = {}) =>
+    backendFor(t, server.url, { environment })
+      .probe()
+      .then(
+        () => assert.fail('there is no disk'),
+        (error: unknown) => error instanceof NoDisk && error.endpoint === own,
+      );
+  answers(503, own);
+  assert.equal(await isOwnWord(), true);
+  assert.equal(await isOwnWord({ http_proxy: server.url }), false);
+  answers(502, own);
+  assert.equal(await isOwnWord(), false);
+  answers(503, '10.0.0.1:80');
+  assert.equal(await isOwnWord(), false);
 });
 
 test('redirects are followed when a server is chosen, and not again for each request', async (t) => {
