@@ -70,12 +70,19 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 
 /** SIGUSR2, and the successor's process id as soon as there is one. */
 async function beginHandOver({ gateway: { program }, successors }: Volume): Promise<number> {
-  const children = () => readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'utf8').trim();
+  // One that has died may not have been waited for yet.
+  const children = () => {
+    const pids = readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .map(Number);
+    return pids.filter((pid) => pid > 0 && !successors.includes(pid));
+  };
   program.signal('SIGUSR2');
   // As long as it has not executed the program, the predecessor waits for it.
-  const isExecuted = () => readFileSync(`/proc/${children()}/environ`, 'utf8').includes('NBD_SERVER_SUCCESSOR');
-  await until('a successor is started', () => children() !== '' && isExecuted());
-  const successor = Number(children());
+  const isExecuted = (pid: number) => readFileSync(`/proc/${pid}/environ`, 'utf8').includes('NBD_SERVER_SUCCESSOR');
+  await until('a successor is started', () => children().some(isExecuted));
+  const [successor = 0] = children();
   successors.push(successor);
   return successor;
 }
