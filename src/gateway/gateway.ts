@@ -18,7 +18,7 @@ import { type Task, zeroBytesMax } from './job.js';
 import type { Inheritance } from './inheritance.js';
 import type { Ledger } from './ledger.js';
 import { Payload } from './payload.js';
-import { Pool } from './pool.js';
+import { landingMarginMs, Pool } from './pool.js';
 import { Retention } from './retention.js';
 import type { Verdict } from './search.js';
 import type { Session } from './session.js';
@@ -63,6 +63,8 @@ export class Gateway implements Volume {
   readonly #pool: Pool;
   #sizeBytes: number | undefined;
   #sizeFound: ((sizeBytes: number) => void) | undefined;
+  /** Writes of a predecessor, which may be those that come here again, have landed by then. */
+  readonly #predecessorLandsByMs: number;
   #commitRunning: Promise<void> | undefined;
   #commitNext: Promise<void> | undefined;
 
@@ -70,6 +72,8 @@ export class Gateway implements Volume {
     this.#options = options;
     this.readOnly = options.readOnly;
     this.#sizeBytes = options.sizeBytes;
+    this.#predecessorLandsByMs =
+      options.inherited === undefined ? 0 : options.clock.nowMs() + options.requestTimeoutMs + landingMarginMs;
     this.#retention = options.writeBack === undefined ? undefined : new Retention(options.writeBack.budgetBytes);
     this.#pool = new Pool(servers, {
       ...options,
@@ -161,7 +165,7 @@ export class Gateway implements Volume {
   }
 
   async extents(offset: number, length: number): Promise<Extent[]> {
-    const giveUpAtMs = this.#giveUpAtMs();
+    const giveUpAtMs = Math.max(this.#giveUpAtMs(), this.#predecessorLandsByMs); // rule G4
     const turn = this.#order.readTurn(offset, length);
     if (turn !== undefined) {
       await turn;
@@ -251,7 +255,7 @@ export class Gateway implements Volume {
   ): Promise<void> {
     if (this.readOnly) throw new Failure('read-only');
     if (length === 0) return;
-    const giveUpAtMs = this.#giveUpAtMs();
+    const giveUpAtMs = Math.max(this.#giveUpAtMs(), this.#predecessorLandsByMs); // rule G4
     const turn = this.#order.writeTurn(offset, length);
     try {
       if (turn.ready !== undefined) {

@@ -46,7 +46,7 @@ export interface PoolOptions {
 }
 
 /** The longest time between a server's check of a write and the end of that write, allowed for beyond the deadline. */
-const landingMarginMs = 1000;
+export const landingMarginMs = 1000;
 /** How often time-outs and hazards are looked at. */
 const sweepPeriodMs = 100;
 /** What fails more often than this is tried again only after a pause, which grows up to the last of these. */

@@ -48,6 +48,24 @@ test('another server gets no write until none of the predecessor can land on the
   assert.ok(first.done);
 });
 
+test('a write fails only when the same one, sent by the predecessor, has landed or never will', async () => {
+  const times = { requestTimeoutMs: 3000, ioTimeoutMs: 3010 };
+  const { gateway, clock, a, b } = takeOver({ servers: [serverA], unflushed: 'none' }, times);
+  a.found = new Failure('timed-out');
+  b.found = new Failure('timed-out');
+  gateway.start();
+  let failed = false;
+  const outcome = assert.rejects(gateway.trim(0, 512, false), /no server did it in time/).then(() => {
+    failed = true;
+  });
+  const behind = assert.rejects(gateway.trim(0, 512, false), /in time/);
+  await clock.advance(3990);
+  assert.ok(!failed, 'its deadline was 3 s ahead, and a second more is for the disk');
+  await clock.advance(500);
+  assert.ok(failed);
+  await Promise.all([outcome, behind]);
+});
+
 test('what the predecessor had left before counts from then', async () => {
   const former = { ...serverA, leftMsAgo: 50_000 };
   const current = { server: '10.0.0.2', endpoint: '10.0.0.2:80', instance: '10.0.0.2-1', leftMsAgo: 0 };
