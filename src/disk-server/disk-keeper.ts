@@ -1,15 +1,17 @@
 /**
  * Keeps the disk open: opens it, tries again every second while it cannot be opened, and closes and opens it again when it
- * has gone or a sync has failed.
+ * has gone, holds its operations, or a sync has failed.
  *
- *     new ── start ──▶ opening ── opened ──▶ open ── sync failed, disk gone ──▶ draining
- *                      ▲     │ refused                                              │ operations ended, disk closed
- *                      │     ▼                                                      │
- *                      ├── waiting (1 s) ◀── opened again less than 1 s ago ────────┤
- *                      └────────────────────────────────────────────────────────────┘
+ *     new ── start ──▶ opening ── opened ──▶ open ── sync failed, disk gone or suspended ──▶ draining
+ *                      ▲     │ refused                                                          │ operations ended, disk closed
+ *                      │     ▼                                                                  │
+ *                      ├── waiting (1 s) ◀── opened again less than 1 s ago ────────────────────┤
+ *                      └────────────────────────────────────────────────────────────────────────┘
  *     any ── stop ──▶ stopping ──▶ stopped
  *
- * A disk that opens well and then fails again and again is thus opened about once a second, not in a loop.
+ * A disk that opens well and then fails again and again is thus opened about once a second, not in a loop. One that is suspended
+ * keeps its operations in the kernel, whatever their clients have been told: it is opened anew only when the last has come back, so
+ * that nothing of the new life is overtaken by anything of the old one.
  *
  * S5  a failed sync ends the life of the disk: no new operation, those in progress finish, then comes a new instance id
  * S6  stopping: no new operation, those in progress finish (for a limited time), the disk is closed
@@ -43,6 +45,8 @@ export interface KeeperLimits {
   readonly stopWaitMs: number;
   /** How long a stop waits for the disk to close. */
   readonly closeWaitMs: number;
+  /** After once to twice that, a disk that can be suspended is asked whether it is, if an operation has not come back. */
+  readonly suspensionLookMs: number;
 }
 
 export interface KeeperOptions {
@@ -159,10 +163,12 @@ export class DiskKeeper {
   }
 
   #opened(disk: Disk): void {
-    const { clock, newInstance, events } = this.#options;
-    const life: DiskLife = new DiskLife(disk, newInstance(), clock.nowMs(), (failure) =>
-      this.#syncFailed(life, failure),
-    );
+    const { clock, newInstance, limits, events } = this.#options;
+    const life: DiskLife = new DiskLife(disk, newInstance(), {
+      ...{ clock, suspensionLookMs: limits.suspensionLookMs },
+      onSyncFailure: (failure) => this.#syncFailed(life, failure),
+      onSuspension: (failure) => this.lost(life, failure),
+    });
     if (this.#state.at !== 'opening') {
       void life.close();
       return;

@@ -4,10 +4,26 @@
  * Promise: the disk is not closed while an operation of this life is in progress, except by a stop that has waited enough.
  */
 import { assert } from '../base/assert.js';
-import { asFailure, type Failure } from '../base/failure.js';
+import type { Clock } from '../base/clock.js';
+import { asFailure, Failure } from '../base/failure.js';
 import type { Disk } from '../disk/disk.js';
 import type { DiskFacts } from '../http-disk/response-codec.js';
 import { GroupCommit } from './group-commit.js';
+import { SuspensionWatch } from './suspension-watch.js';
+
+/** What is in progress on the disk. */
+export interface DiskUser {
+  /** The disk keeps it until somebody decides. {@link DiskLife.end} is called all the same when it comes back. */
+  abandon(failure: Failure): void;
+}
+
+export interface LifeContext {
+  readonly clock: Clock;
+  readonly suspensionLookMs: number;
+  readonly onSyncFailure: (failure: Failure) => void;
+  /** Before those in progress are abandoned. */
+  readonly onSuspension: (failure: Failure) => void;
+}
 
 export class DiskLife implements DiskFacts {
   readonly disk: Disk;
@@ -15,14 +31,26 @@ export class DiskLife implements DiskFacts {
   readonly commit: GroupCommit;
   /** When the size was looked at, in the server's clock. */
   sizeCheckedMs: number;
-  #running = 0;
+  /** In the order in which they began. */
+  readonly #users = new Set<DiskUser>();
+  readonly #watch: SuspensionWatch | undefined;
   #whenIdle: (() => void)[] = [];
 
-  constructor(disk: Disk, instance: string, nowMs: number, onSyncFailure: (failure: Failure) => void) {
+  constructor(disk: Disk, instance: string, context: LifeContext) {
+    const { clock, suspensionLookMs, onSyncFailure, onSuspension } = context;
     this.disk = disk;
     this.instance = instance;
-    this.sizeCheckedMs = nowMs;
+    this.sizeCheckedMs = clock.nowMs();
     this.commit = new GroupCommit(() => disk.sync(), onSyncFailure);
+    if (disk.suspension === undefined) return;
+    this.#watch = new SuspensionWatch({
+      ...{ clock, lookMs: suspensionLookMs, users: this.#users, ask: disk.suspension },
+      suspended: (reason) => {
+        const failure = new Failure('unavailable', reason);
+        onSuspension(failure);
+        for (const user of this.#users) user.abandon(failure);
+      },
+    });
   }
 
   get sizeBytes(): number {
@@ -35,17 +63,18 @@ export class DiskLife implements DiskFacts {
 
   /** Operations in progress, their syncs included. */
   get running(): number {
-    return this.#running;
+    return this.#users.size;
   }
 
-  begin(): void {
-    this.#running++;
+  begin(user: DiskUser): void {
+    this.#users.add(user);
+    this.#watch?.begun(user);
   }
 
-  end(): void {
-    assert(this.#running > 0, 'an operation that ends has begun');
-    this.#running--;
-    if (this.#running > 0) return;
+  end(user: DiskUser): void {
+    const hadBegun = this.#users.delete(user);
+    assert(hadBegun, 'an operation that ends has begun');
+    if (this.#users.size > 0) return;
     const waiting = this.#whenIdle;
     this.#whenIdle = [];
     for (const resolve of waiting) resolve();
@@ -53,7 +82,7 @@ export class DiskLife implements DiskFacts {
 
   /** Resolves when no operation is in progress. */
   idle(): Promise<void> {
-    if (this.#running === 0) return Promise.resolve();
+    if (this.#users.size === 0) return Promise.resolve();
     return new Promise((resolve) => this.#whenIdle.push(resolve));
   }
 

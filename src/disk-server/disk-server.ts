@@ -63,6 +63,7 @@ const defaultLimits: DiskServerLimits = {
   slowOpenMs: 5000,
   stopWaitMs: 2000,
   closeWaitMs: 3000,
+  suspensionLookMs: 1000,
 };
 
 export interface DiskServerOptions {
@@ -353,12 +354,14 @@ export class DiskServer {
   /** A disk that does not answer keeps its old size: a probe tells whether the server lives, not how the disk is. */
   async #refreshSize(life: DiskLife): Promise<void> {
     life.sizeCheckedMs = this.#clock.nowMs();
-    life.begin();
+    // There is nobody to be told: the probe does not wait for it.
+    const user = { abandon: () => {} };
+    life.begin(user);
     const refreshed = life.disk.refreshSize().then(
-      () => life.end(),
+      () => life.end(user),
       (error: unknown) => {
         const failure = asFailure(error);
-        life.end();
+        life.end(user);
         if (failure.code === 'unavailable') this.#keeper.lost(life, failure);
       },
     );

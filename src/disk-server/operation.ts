@@ -2,7 +2,7 @@
  * One disk operation on its way through the thread pool.
  *
  *     waiting ── a slot is free, last check passed ──▶ running ── the disk and the sync came back ──▶ over
- *        │ refused, time over                             │ time over
+ *        │ refused, time over                             │ time over, disk suspended
  *        └──────────▶ over                                └──────────▶ over, though the thread is still at it
  *
  * Promise: exactly one outcome, within the time limit. One that never started says so: certainly not applied.
@@ -10,7 +10,7 @@
 import type { Clock, Timer } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import type { DiskAnswer } from '../http-disk/messages.js';
-import type { DiskLife } from './disk-life.js';
+import type { DiskLife, DiskUser } from './disk-life.js';
 import type { Outcome } from './outcome.js';
 
 /** What an operation does. */
@@ -21,11 +21,11 @@ export interface Work {
   run(): Promise<void>;
   /** After that, without a slot: the sync. */
   readonly commit: (() => Promise<void>) | undefined;
-  /** The time is over while it runs: what of it has not begun is left undone. */
+  /** It is given up while it runs: what of it has not begun is left undone. */
   expire(): void;
   /** The disk has come back from `run`, however it ended. */
   ended(): void;
-  /** What the client is told of a failure of `run` or `commit`. */
+  /** What the client is told of a failure of `run` or `commit`, or of the disk meanwhile. */
   explain(failure: Failure): Failure;
   /** What the client is told when the time is over while it runs. */
   readonly late: 'unavailable' | 'timed-out';
@@ -46,7 +46,7 @@ type State =
   | { readonly at: 'running'; readonly end: Promise<void> }
   | { readonly at: 'over' };
 
-export class Operation {
+export class Operation implements DiskUser {
   readonly #life: DiskLife;
   readonly #work: Work;
   readonly #context: OperationContext;
@@ -73,7 +73,7 @@ export class Operation {
       this.refuse(refusal);
       return undefined;
     }
-    this.#life.begin();
+    this.#life.begin(this);
     const ran = this.#run();
     const end = ran.then((failure) => this.#commit(failure));
     this.#state = { at: 'running', end };
@@ -93,9 +93,18 @@ export class Operation {
   #expire(): void {
     const state = this.#state;
     if (state.at === 'waiting') this.refuse(new Failure('unavailable', 'the disk is busy'));
+    this.#giveUp(new Failure(this.#work.late, 'the disk does not answer'));
+  }
+
+  /** The disk does not come back from it for now: the client is told so at once. */
+  abandon(failure: Failure): void {
+    if (this.#state.at === 'running') this.#giveUp(this.#work.explain(failure));
+  }
+
+  #giveUp(failure: Failure): void {
+    const state = this.#state;
     if (state.at !== 'running') return;
     this.#work.expire();
-    const failure = new Failure(this.#work.late, 'the disk does not answer');
     this.#end({ at: 'failed', failure, answer: this.#work.answer(), stillRunning: state.end });
   }
 
@@ -114,7 +123,7 @@ export class Operation {
   async #commit(runFailure: Failure | undefined): Promise<void> {
     const failure = runFailure ?? (await this.#committed());
     const explained = failure === undefined ? undefined : this.#work.explain(failure);
-    this.#life.end();
+    this.#life.end(this);
     if (this.#state.at === 'over') return;
     const answer = this.#work.answer();
     this.#end(explained === undefined ? { at: 'done', answer } : { at: 'failed', failure: explained, answer });

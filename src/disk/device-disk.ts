@@ -31,12 +31,20 @@ const pieceBytesMax = 64 * 1024 * 1024;
 /** The device does not have it, or somebody else uses the pages: then it is done in another way. */
 const refusals: ReadonlySet<string | undefined> = new Set(['EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'EINVAL', 'EBUSY']);
 
+export interface DeviceTraits {
+  readonly zeroesFast: boolean;
+  /** {@link Disk.suspension} */
+  readonly suspension?: (() => Promise<string | undefined>) | undefined;
+}
+
 export class DeviceDisk extends BaseDisk {
   readonly zeroesFast: boolean;
+  readonly suspension: DeviceTraits['suspension'];
 
-  constructor(descriptor: Descriptor, geometry: Geometry, zeroesFast: boolean) {
+  constructor(descriptor: Descriptor, geometry: Geometry, { zeroesFast, suspension }: DeviceTraits) {
     super(descriptor, geometry);
     this.zeroesFast = zeroesFast;
+    this.suspension = suspension;
   }
 
   protected override async zeroInside(

@@ -20,6 +20,11 @@ export interface Disk {
   readonly physicalBlockBytes: number;
   /** Whether `zero` is cheap here (no zeroes are written). */
   readonly zeroesFast: boolean;
+  /**
+   * Why nothing that was given to the disk comes back before somebody decides, in words; undefined: it does, as far as anybody tells.
+   * Never rejects; may take seconds. Absent: this disk has no such state.
+   */
+  readonly suspension?: (() => Promise<string | undefined>) | undefined;
 
   /** Fills `into` without blocking and returns true, or returns false: then use {@link read}. */
   readNow(offset: number, into: Buffer): boolean;

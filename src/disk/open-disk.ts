@@ -56,7 +56,7 @@ export function isFatalAtStart(failure: Failure): boolean {
 
 export async function openDisk(path: string, options: OpenDiskOptions): Promise<Disk> {
   const { kind, minor } = await kindOf(path);
-  if (kind === 'drbd') await refuseWhilePeerIsPrimary({ path: resolve(path), minor }, options);
+  if (kind === 'drbd') await refuseWhileDrbdObjects({ path: resolve(path), minor }, options);
   const opened = await openFile(path, kind, options);
   try {
     return await diskOf(opened, kind, path, options);
@@ -79,9 +79,9 @@ async function kindOf(path: string): Promise<{ kind: DiskKind; minor: number }> 
   return { kind: checkedKind(stats), minor: deviceNumber(stats.rdev).minor };
 }
 
-async function refuseWhilePeerIsPrimary(device: DrbdDevice, options: OpenDiskOptions): Promise<void> {
-  const peer = await (options.drbdsetup ?? new Drbdsetup()).primaryPeer(device);
-  if (peer !== undefined) throw new Failure('unavailable', `${peer} is Primary of the DRBD resource`);
+async function refuseWhileDrbdObjects(device: DrbdDevice, options: OpenDiskOptions): Promise<void> {
+  const obstacle = await (options.drbdsetup ?? new Drbdsetup()).obstacle(device);
+  if (obstacle !== undefined) throw new Failure('unavailable', obstacle);
 }
 
 function checkedKind(stats: BigIntStats): DiskKind {
@@ -137,7 +137,7 @@ async function diskOf(opened: Opened, kind: DiskKind, path: string, options: Ope
   // The path may have been given to something else between the two looks.
   if (checkedKind(stats) !== kind) throw new Failure('unavailable', 'It changed while it was opened');
   if (kind === 'file') return fileDisk(opened, stats, path, options);
-  const disk = await deviceDisk(opened, kind, stats, options);
+  const disk = await deviceDisk(opened, kind, path, stats, options);
   if (kind === 'drbd') await checkReadable(path, disk.logicalBlockBytes);
   return disk;
 }
@@ -167,6 +167,7 @@ async function fileBlockBytes(fd: number, stats: BigIntStats): Promise<number> {
 async function deviceDisk(
   { fd, readOnly }: Opened,
   kind: DiskKind,
+  path: string,
   stats: BigIntStats,
   options: OpenDiskOptions,
 ): Promise<Disk> {
@@ -181,7 +182,12 @@ async function deviceDisk(
     physicalBlockBytes: await physicalBlockBytes(fd),
   };
   const descriptor = descriptorOf(fd, kind, geometry.logicalBlockBytes, options);
-  return new DeviceDisk(descriptor, geometry, await hasZeroOffload(deviceNumber(stats.rdev)));
+  const number = deviceNumber(stats.rdev);
+  const zeroesFast = await hasZeroOffload(number);
+  if (kind !== 'drbd') return new DeviceDisk(descriptor, geometry, { zeroesFast });
+  const device = { path: resolve(path), minor: number.minor };
+  const drbdsetup = options.drbdsetup ?? new Drbdsetup();
+  return new DeviceDisk(descriptor, geometry, { zeroesFast, suspension: () => drbdsetup.suspension(device) });
 }
 
 /**

@@ -151,7 +151,9 @@ export class Life {
     this.server.events.subscribe((event) => {
       if (this.process.state === 'dead') return;
       world.note(() => `${address} disk ${event.is}${'reason' in event ? `: ${event.reason}` : ''}`);
-      world.count(`disk ${event.is}`);
+      world.count(
+        `disk ${event.is}${'reason' in event && event.reason === 'suspended' ? ', because it is suspended' : ''}`,
+      );
     });
     void this.server.start();
   }

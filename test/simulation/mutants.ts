@@ -323,8 +323,35 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'S5 the same instance after a failed sync',
     file: `${core}disk-keeper.js`,
-    from: 'newInstance(), clock',
-    to: '(this.only ??= newInstance()), clock',
+    from: 'newInstance(), {',
+    to: '(this.only ??= newInstance()), {',
+  },
+  {
+    name: 'S5 what a suspended disk keeps is said to be not applied',
+    file: `${core}change-work.js`,
+    from: "return partly || failure.code === 'unavailable' ?",
+    to: 'return partly ?',
+  },
+  {
+    name: 'S5 what a suspended disk keeps is not answered before the limit',
+    file: `${core}disk-life.js`,
+    from: 'user.abandon(failure);',
+    to: ';',
+    test: 'test/unit/disk-server/suspension.test.js',
+  },
+  {
+    name: 'S5 a suspended disk is opened anew before all has come back',
+    file: `${core}disk-keeper.js`,
+    from: 'life.idle().then(() => life.close())',
+    to: 'life.close()',
+    test: 'test/unit/disk-server/suspension.test.js',
+  },
+  {
+    name: 'S5 a change that a suspended disk keeps is continued later',
+    file: `${core}operation.js`,
+    from: 'this.#work.expire();',
+    to: '',
+    test: 'test/unit/disk-server/suspension.test.js',
   },
   {
     name: 'S1 a write that the disk is still at is said to be not applied',

@@ -113,6 +113,13 @@ export class SimulatedDisk implements Disk {
     return this.#storage.visible.length * blockBytes;
   }
 
+  /** What hangs on a fenced storage is suspended, as DRBD does it, and known to be. */
+  get suspension(): Disk['suspension'] {
+    const { world, kind } = this.#storage;
+    if (kind !== 'fenced') return undefined;
+    return () => Promise.resolve(this.#storage.hangsUntilMs > world.nowMs ? 'suspended' : undefined);
+  }
+
   readNow(offset: number, into: Buffer): boolean {
     const { world, hangsUntilMs, failNextRead } = this.#storage;
     if (this.#isShutOut() || failNextRead || hangsUntilMs > world.nowMs || world.random.chance(0.5)) return false;

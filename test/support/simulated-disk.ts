@@ -25,6 +25,7 @@ export interface MediumOptions {
   readonly zeroesFast?: boolean;
   /** Whether reads may be answered without waiting. */
   readonly readsNow?: boolean;
+  readonly suspension?: Disk['suspension'];
 }
 
 export class SimulatedMedium {
@@ -121,6 +122,10 @@ class SimulatedDisk implements Disk {
 
   get zeroesFast(): boolean {
     return this.#medium.options.zeroesFast ?? true;
+  }
+
+  get suspension(): Disk['suspension'] {
+    return this.#medium.options.suspension;
   }
 
   readNow(offset: number, into: Buffer): boolean {

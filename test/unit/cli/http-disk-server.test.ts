@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
@@ -144,9 +144,11 @@ function drbd(t: TestContext) {
     `#!/bin/sh\n[ "$*" = "status --json" ] || exit 20\n[ -e '${status}' ] || exec sleep 1000\ncat '${status}'\n`,
   );
   chmodSync(setup, 0o755);
-  const roles = (role: string, peerRole: string) => {
+  const roles = (role: string, peerRole: string, suspension = {}) => {
     const connections = [{ name: 'host-b', 'peer-role': peerRole }];
-    writeFileSync(status, JSON.stringify([{ name: 'r0', role, devices: [{ volume: 0, minor: 1000 }], connections }]));
+    const resource = { name: 'r0', role, ...suspension, devices: [{ volume: 0, minor: 1000 }], connections };
+    writeFileSync(`${status}.new`, JSON.stringify([resource]));
+    renameSync(`${status}.new`, status);
   };
   return { device, roles, env: { PATH: `${folder}:${process.env['PATH'] ?? ''}` } };
 }
@@ -163,6 +165,20 @@ test('DRBD: not opened while a peer is Primary; the kernel is asked when none is
   // No driver has this number, so the open is refused; that it was tried is what counts here.
   await program.line('stderr', 'No such device or address');
   assert.equal(program.lines('stderr').filter((line) => line.includes('host-b')).length, 1, 'said once');
+  assert.deepEqual(await program.stop(), { code: 0, signal: null });
+});
+
+test('DRBD: not opened while I/O is suspended, whatever the role', { skip: noMounts }, async (t) => {
+  const { device, roles, env } = drbd(t);
+  roles('Primary', 'Unknown', { suspended: true, 'suspended-fencing': true });
+  const { program, port } = await start(t, device, [], { env });
+  assert.match(program.stderr, /Cannot open device `[^`]*drbd1000`: `DRBD has suspended the I\/O \(fencing\)`\.\n/);
+  const answer = await read(port, 0, 512);
+  assert.deepEqual([answer.status, answer.error], [503, 'unavailable']);
+  assert.match(String(answer.body), /DRBD has suspended the I\/O/);
+  roles('Primary', 'Secondary', { suspended: false, 'suspended-fencing': false });
+  await program.line('stderr', 'No such device or address');
+  assert.equal(program.lines('stderr').filter((line) => line.includes('suspended')).length, 1, 'said once');
   assert.deepEqual(await program.stop(), { code: 0, signal: null });
 });
 

@@ -133,7 +133,9 @@ test('a DRBD device that could not be opened any more is given up, though it sti
   const numbers = execFileSync('stat', ['--format', '%Hr %Lr', loop.path], { encoding: 'utf8' }).trim().split(' ');
   execFileSync('mknod', [node, 'b', ...numbers]);
   const geometry = { sizeBytes: MiB, readOnly: false, logicalBlockBytes: 512, physicalBlockBytes: 512 };
-  const disk = new DeviceDisk(new Descriptor(openSync(node, constants.O_RDWR), 'drbd'), geometry, false);
+  const disk = new DeviceDisk(new Descriptor(openSync(node, constants.O_RDWR), 'drbd'), geometry, {
+    zeroesFast: false,
+  });
   t.after(() => disk.close());
   assert.equal(await disk.refreshSize(), MiB);
   // Stands for a forced demotion: what is open stays open, and opening it once more fails.

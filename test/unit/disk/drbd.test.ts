@@ -3,7 +3,7 @@ import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { type CommandOutcome, runCommand } from '../../../src/disk/command.js';
-import { type CommandRunner, type DrbdDevice, Drbdsetup } from '../../../src/disk/drbd.js';
+import { type CommandRunner, type DrbdDevice, Drbdsetup, type KernelReport } from '../../../src/disk/drbd.js';
 import { Gate } from '../../support/gate.js';
 import { temporaryFolder } from '../../support/processes.js';
 
@@ -45,8 +45,13 @@ function drbdsetup(outputs: Record<string, string>) {
   return { run, asked };
 }
 
-function primaryPeer(device: DrbdDevice, run: CommandRunner): Promise<string | undefined> {
-  return new Drbdsetup(run).primaryPeer(device);
+const noReport: KernelReport = async () => '';
+
+/** The peer that speaks against opening the device. */
+async function primaryPeer(device: DrbdDevice, run: CommandRunner | Drbdsetup): Promise<string | undefined> {
+  const setup = run instanceof Drbdsetup ? run : new Drbdsetup(run, noReport);
+  const obstacle = await setup.obstacle(device);
+  return obstacle?.replace(/ is Primary of the DRBD resource$/, '');
 }
 
 test('a peer that is Primary is named', async () => {
@@ -136,14 +141,14 @@ test('a drbdsetup that has hung is waited for less until it answers again', asyn
   const setup = new Drbdsetup(async (_command, _args, timeoutMs) => {
     limits.push(timeoutMs);
     return outcome;
-  });
-  await setup.primaryPeer(byNumber);
+  }, noReport);
+  await primaryPeer(byNumber, setup);
   assert.deepEqual(limits.splice(0), [3000], 'not asked again at once');
-  await setup.primaryPeer(byNumber);
+  await primaryPeer(byNumber, setup);
   assert.deepEqual(limits.splice(0), [700]);
   outcome = { at: 'done', stdout: JSON.stringify([status('r', 1000, 'Secondary', { 'host-b': 'Primary' })]) };
-  assert.equal(await setup.primaryPeer(byNumber), 'host-b');
-  await setup.primaryPeer(byNumber);
+  assert.equal(await primaryPeer(byNumber, setup), 'host-b');
+  await primaryPeer(byNumber, setup);
   assert.deepEqual(limits, [700, 3000]);
 });
 
@@ -153,18 +158,121 @@ test('while the kernel does not let a killed drbdsetup go, no other is started',
   const setup = new Drbdsetup(async () => {
     started++;
     return { at: 'timed-out', gone: gone.passed };
-  });
-  for (let attempt = 0; attempt < 10; attempt++) assert.equal(await setup.primaryPeer(byName), undefined);
+  }, noReport);
+  for (let attempt = 0; attempt < 10; attempt++) assert.equal(await primaryPeer(byName, setup), undefined);
   assert.equal(started, 1);
   gone.open();
   await gone.passed;
-  await setup.primaryPeer(byName);
+  await primaryPeer(byName, setup);
   assert.equal(started, 2);
 });
 
 test('a drbdsetup that is killed, as with the whole process group, does not lead to an open', async () => {
   const { run } = drbdsetup({ 'status xcp-volume-1 --json': 'interrupted', 'role 1000': 'Secondary/Secondary' });
   await assert.rejects(primaryPeer(byName, run), { code: 'unavailable' });
+});
+
+/** What the kernel's DRBD 8.4 reports in /proc/drbd, with these flags for the device 1000. */
+function report(flags: string, protocol = 'C'): string {
+  return [
+    'version: 8.4.11 (api:1/proto:86-101)',
+    'srcversion: 211FB288A383ED945B83420 ',
+    '',
+    ' 0: cs:Unconfigured',
+    ' 7: cs:WFConnection ro:Primary/Unknown ds:UpToDate/DUnknown C s-----',
+    '    ns:0 nr:0 dw:0 dr:672 al:0 bm:0 lo:0 pe:0 ua:0 ap:0 ep:1 wo:f oos:0',
+    `1000: cs:WFConnection ro:Primary/Unknown ds:UpToDate/DUnknown ${protocol} ${flags}`,
+    '    ns:0 nr:0 dw:8 dr:672 al:1 bm:0 lo:0 pe:0 ua:0 ap:1 ep:1 wo:f oos:4',
+    '',
+  ].join('\n');
+}
+
+const reportOf9 = 'version: 9.2.11 (api:2/proto:86-122)\nGIT-hash: d7212a2eaeda23f8cb71be36ba52a5163f4dc694\n';
+
+function suspendedStatus(fields: Record<string, unknown>, name = 'xcp-volume-1', minor = 1000): string {
+  return JSON.stringify([{ ...status(name, minor, 'Primary', { 'host-b': 'Unknown' }), ...fields }]);
+}
+
+test('DRBD 9: suspended I/O speaks against opening, and is told with its reasons', async () => {
+  const whys: [Record<string, unknown>, string | undefined][] = [
+    [{ suspended: true }, 'DRBD has suspended the I/O'],
+    [{ suspended: true, 'suspended-fencing': true, 'suspended-user': false }, 'DRBD has suspended the I/O (fencing)'],
+    [{ 'suspended-no-data': true, 'suspended-quorum': true }, 'DRBD has suspended the I/O (no-data, quorum)'],
+    [{ suspended: true, 'suspended-user': true }, 'DRBD has suspended the I/O (user)'],
+    [{ suspended: false, 'suspended-fencing': false }, undefined],
+    [{ suspended: 'no' }, undefined],
+    [{}, undefined],
+  ];
+  for (const [fields, why] of whys) {
+    const { run, asked } = drbdsetup({ 'status xcp-volume-1 --json': suspendedStatus(fields) });
+    const setup = new Drbdsetup(run, async () => reportOf9);
+    assert.equal(await setup.suspension(byName), why, JSON.stringify(fields));
+    assert.equal(await setup.obstacle(byName), why, JSON.stringify(fields));
+    assert.deepEqual(asked, ['status xcp-volume-1 --json', 'status xcp-volume-1 --json']);
+  }
+});
+
+test('DRBD 9: the suspension of another resource says nothing about this device', async () => {
+  const others = suspendedStatus({ suspended: true }, 'other', 7);
+  const { run, asked } = drbdsetup({ 'status xcp-volume-1 --json': others, 'status --json': others });
+  const setup = new Drbdsetup(run, noReport);
+  assert.equal(await setup.suspension(byName), undefined);
+  assert.deepEqual(asked, ['status xcp-volume-1 --json', 'status --json'], 'roles tell nothing of it');
+  assert.equal(await setup.obstacle(byName), undefined);
+});
+
+test('DRBD 8.4: the kernel itself tells of suspended I/O, and nobody else is asked', async () => {
+  const { run, asked } = drbdsetup({});
+  for (const [flags, why] of [
+    ['s-----', 'DRBD has suspended the I/O'],
+    ['s---d-', 'DRBD has suspended the I/O'],
+    ['r-----', undefined],
+    ['r---s-', undefined],
+  ] as const) {
+    for (const protocol of ['C', 'A', ' ']) {
+      const setup = new Drbdsetup(run, async () => report(flags, protocol));
+      assert.equal(await setup.suspension(byName), why, flags);
+      if (why !== undefined) assert.equal(await setup.obstacle(byName), why, flags);
+    }
+  }
+  const other = new Drbdsetup(run, async () => report('r-----'));
+  assert.equal(await other.suspension({ path: '/dev/drbd7', minor: 7 }), 'DRBD has suspended the I/O');
+  const last = new Drbdsetup(run, async () => report('s-----'));
+  assert.equal(await last.suspension({ path: '/dev/drbd0', minor: 0 }), undefined, 'not the 0 of 1000');
+  assert.deepEqual(asked, ['status --json']);
+  const running = drbdsetup({ 'role 1000': 'Primary/Primary' });
+  assert.equal(await primaryPeer(byName, new Drbdsetup(running.run, async () => report('r-----'))), 'the peer');
+});
+
+test('DRBD 8.4: a report that does not name the device, or makes no sense, tells nothing', async () => {
+  for (const text of [
+    '',
+    report('s-----').replace('1000:', '100:'),
+    report('?'),
+    ' 1000: cs:Unconfigured\n',
+    reportOf9,
+  ]) {
+    assert.equal(await new Drbdsetup(drbdsetup({}).run, async () => text).suspension(byName), undefined, text);
+  }
+});
+
+test('when drbdsetup hangs, is killed or fails, nothing is known of a suspension', async () => {
+  for (const outcome of ['timed-out', 'interrupted', '[']) {
+    const { run } = drbdsetup({ 'status xcp-volume-1 --json': outcome });
+    assert.equal(await new Drbdsetup(run, noReport).suspension(byName), undefined, outcome);
+  }
+});
+
+test('there is one drbdsetup at a time, also for two that ask', async () => {
+  let running = 0;
+  const setup = new Drbdsetup(async () => {
+    running++;
+    assert.equal(running, 1);
+    await new Promise((resolve) => void setImmediate(resolve));
+    running--;
+    return { at: 'failed' };
+  }, noReport);
+  await Promise.all([setup.obstacle(byName), setup.suspension(byName), setup.obstacle(byNumber)]);
 });
 
 test('a helper program is not waited for beyond its time, and its absence is no error', async (t) => {

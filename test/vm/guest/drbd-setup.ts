@@ -6,14 +6,15 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CaseContext, machineCase } from './cases.js';
+import { run } from './commands.js';
 import { Peers, until } from './drbd-peers.js';
-import { read } from './http.js';
-import { startServer, temporaryFolder } from './volume.js';
+import { probe, read } from './http.js';
+import { mebibyte, startServer, temporaryFolder } from './volume.js';
 
 const real = '/usr/sbin/drbdsetup';
 
-/** As drbdsetup 9.2 prints it. */
-function status(connections: readonly unknown[]): string {
+/** As drbdsetup 9.2 prints it. `fields` of the resource instead of the usual ones. */
+function status(connections: readonly unknown[], fields: Record<string, unknown> = {}): string {
   const device = {
     ...{ volume: 0, minor: 1, 'disk-state': 'UpToDate', client: false, open: false, quorum: true },
     ...{ size: 49_116, read: 0, written: 0, 'al-writes': 0, 'bm-writes': 0, 'upper-pending': 0, 'lower-pending': 0 },
@@ -24,7 +25,8 @@ function status(connections: readonly unknown[]): string {
     'suspended-no-data': false,
     'suspended-fencing': false,
   };
-  const resource = { name: 'volume-a', 'node-id': 0, role: 'Secondary', ...suspended, 'force-io-failures': false };
+  const usual = { role: 'Secondary', ...suspended, 'suspended-quorum': false, 'force-io-failures': false };
+  const resource = { name: 'volume-a', 'node-id': 0, ...usual, ...fields };
   return `${JSON.stringify([{ ...resource, 'write-ordering': 'flush', devices: [device], connections }], undefined, 2)}\n`;
 }
 
@@ -122,6 +124,53 @@ machineCase(
     await server.program.line(/Disk open!$/);
     context.note(`open ${Math.round(performance.now() - promotedMs)} ms after \`primary\`, drbdsetup hanging`);
     assert.equal((await read(server.url, 0)).status, 206);
+    assert.equal(await server.program.stop(), 0);
+  },
+  600_000,
+);
+
+/** From now on the kernel tells of its version only, as DRBD 9 does. */
+async function hideKernelReport(context: CaseContext): Promise<void> {
+  const version = join(temporaryFolder(context), 'version');
+  writeFileSync(version, readFileSync('/proc/drbd', 'latin1').split('\n').slice(0, 2).join('\n'));
+  await run('mount', ['--bind', version, '/proc/drbd']);
+  context.after(() => run('umount', ['/proc/drbd']));
+}
+
+machineCase(
+  'DRBD: suspended I/O of which drbdsetup alone tells',
+  async (context) => {
+    const peers = await Peers.start(context, 'resource-and-stonith');
+    const { a } = peers;
+    await a.primary();
+    await hideKernelReport(context);
+    const drbdsetup = standIn(context);
+    drbdsetup.prints(status([connection('Secondary')], { role: 'Primary' }));
+    const server = await startServer(context, a.byResource, { environment: drbdsetup.environment });
+    context.after(peers.release);
+    assert.equal((await read(server.url, 0)).status, 206);
+    await peers.cutLink();
+    const suspension = { suspended: true, 'suspended-fencing': true };
+    drbdsetup.prints(status([connection('Unknown')], { role: 'Primary', ...suspension }));
+    const startMs = performance.now();
+    const answer = await read(server.url, 4 * mebibyte);
+    const tookMs = Math.round(performance.now() - startMs);
+    context.note(`${answer.status} ${answer.text.trim()}: after ${tookMs} ms`);
+    assert.equal(answer.status, 503);
+    assert.match(answer.text, /DRBD has suspended the I\/O \(fencing\)/);
+    assert.ok(tookMs < 12_000, `answered only after ${tookMs} ms`);
+    assert.equal((await probe(server.url)).status, 503);
+    assert.equal(drbdsetup.asked(), 1);
+
+    // The kernel lets the read go; drbdsetup says for a while that it is suspended, and the device is not opened.
+    await peers.mendLink();
+    await server.program.line(/Cannot open device .*`DRBD has suspended the I\/O \(fencing\)`/);
+    await peers.inSync();
+    await a.secondary();
+    await a.primary();
+    drbdsetup.prints(status([connection('Secondary')], { role: 'Primary' }));
+    await server.program.nth(/Disk open!\n/, 2);
+    assert.equal((await read(server.url, 4 * mebibyte)).status, 206);
     assert.equal(await server.program.stop(), 0);
   },
   600_000,

@@ -21,6 +21,10 @@ function ask(url: string, method: string, headers: Record<string, string>, body 
   });
 }
 
+export function probe(url: string): Promise<Answer> {
+  return ask(url, 'HEAD', {});
+}
+
 export function read(url: string, offset: number): Promise<Answer> {
   return ask(url, 'GET', { range: `bytes=${offset}-${offset + 511}` });
 }
