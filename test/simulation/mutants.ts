@@ -331,6 +331,7 @@ export const mutants: readonly Mutant[] = [
     file: `${core}change-work.js`,
     from: "return partly || failure.code === 'unavailable' ?",
     to: 'return partly ?',
+    test: 'test/unit/disk-server/suspension.test.js',
   },
   {
     name: 'S5 what a suspended disk keeps is not answered before the limit',
