@@ -7,7 +7,7 @@
 import { assert } from '../base/assert.js';
 import type { BufferPool } from '../base/buffer-pool.js';
 import { Channel } from '../base/channel.js';
-import type { Clock } from '../base/clock.js';
+import { type Clock, sleep } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import type { Extent } from '../base/range.js';
 import type { Volume, ZeroOptions } from '../base/volume.js';
@@ -63,7 +63,7 @@ export class Gateway implements Volume {
   readonly #pool: Pool;
   #sizeBytes: number | undefined;
   #sizeFound: ((sizeBytes: number) => void) | undefined;
-  /** Writes of a predecessor, which may be those that come here again, have landed by then. */
+  /** Writes that a predecessor had sent when it died have landed by then, or never will. */
   readonly #predecessorLandsByMs: number;
   #commitRunning: Promise<void> | undefined;
   #commitNext: Promise<void> | undefined;
@@ -165,7 +165,7 @@ export class Gateway implements Volume {
   }
 
   async extents(offset: number, length: number): Promise<Extent[]> {
-    const giveUpAtMs = Math.max(this.#giveUpAtMs(), this.#predecessorLandsByMs); // rule G4
+    const giveUpAtMs = this.#giveUpAtMs();
     const turn = this.#order.readTurn(offset, length);
     if (turn !== undefined) {
       await turn;
@@ -255,7 +255,7 @@ export class Gateway implements Volume {
   ): Promise<void> {
     if (this.readOnly) throw new Failure('read-only');
     if (length === 0) return;
-    const giveUpAtMs = Math.max(this.#giveUpAtMs(), this.#predecessorLandsByMs); // rule G4
+    const giveUpAtMs = this.#giveUpAtMs();
     const turn = this.#order.writeTurn(offset, length);
     try {
       if (turn.ready !== undefined) {
@@ -267,9 +267,19 @@ export class Gateway implements Volume {
         await allDone(pieces(offset, length, pieceMax), (...part) =>
           this.#writePiece(task(...part), payload, giveUpAtMs),
         );
+    } catch (error) {
+      if (asFailure(error).code !== 'shutting-down') await this.#untilPredecessorLanded();
+      throw error;
     } finally {
       turn.done();
     }
+  }
+
+  /** Rule G4: what fails here may be on its way by a predecessor that died. */
+  async #untilPredecessorLanded(): Promise<void> {
+    const { clock } = this.#options;
+    const leftMs = this.#predecessorLandsByMs - clock.nowMs();
+    if (leftMs > 0) await sleep(clock, leftMs);
   }
 
   async #writePiece(task: WriteTask, payload: Payload | undefined, giveUpAtMs: number): Promise<void> {
