@@ -3,6 +3,7 @@
  * Promise: at most `idleBytesMax` bytes lie unused in the pool; more are left to the garbage collector.
  */
 import { assert } from './assert.js';
+import { bulkBuffer, bulkOffset } from './bulk-buffer.js';
 
 const smallestClassBits = 12; // 4 KiB
 const largestClassBits = 25; // 32 MiB, the largest request
@@ -16,13 +17,13 @@ export class BufferPool {
     this.#idleBytesMax = idleBytesMax;
   }
 
-  /** A buffer of exactly `length` bytes with arbitrary content. It starts at the start of its ArrayBuffer. */
+  /** A buffer of exactly `length` bytes with arbitrary content. */
   take(length: number): Buffer {
     const bits = classBits(length);
-    if (bits > largestClassBits) return Buffer.allocUnsafeSlow(length);
+    if (bits > largestClassBits) return bulkBuffer(length);
     const whole = this.#free[bits]?.pop();
     if (whole === undefined) {
-      const fresh = Buffer.allocUnsafeSlow(2 ** bits);
+      const fresh = bulkBuffer(2 ** bits);
       return fresh.length === length ? fresh : fresh.subarray(0, length);
     }
     this.#idleBytes -= whole.length;
@@ -31,13 +32,13 @@ export class BufferPool {
 
   /** Takes back a buffer that came from {@link take}. The caller must not touch it afterwards. */
   give(buffer: Buffer): void {
-    assert(buffer.byteOffset === 0, 'only buffers that the pool handed out come back to it');
-    const capacity = buffer.buffer.byteLength;
+    assert(buffer.byteOffset === bulkOffset, 'only buffers that the pool handed out come back to it');
+    const capacity = buffer.buffer.byteLength - bulkOffset;
     const bits = classBits(capacity);
     if (2 ** bits !== capacity || bits > largestClassBits) return;
     if (this.#idleBytes + capacity > this.#idleBytesMax) return;
     this.#idleBytes += capacity;
-    this.#free[bits]?.push(buffer.length === capacity ? buffer : Buffer.from(buffer.buffer));
+    this.#free[bits]?.push(buffer.length === capacity ? buffer : Buffer.from(buffer.buffer, bulkOffset));
   }
 
   get idleBytes(): number {

@@ -8,6 +8,7 @@
  * - Any path is the disk.
  */
 import { createServer, type Server, type Socket } from 'node:net';
+import { bulkBuffer } from '../base/bulk-buffer.js';
 import { assert } from '../base/assert.js';
 import { BufferPool } from '../base/buffer-pool.js';
 import { Channel } from '../base/channel.js';
@@ -51,7 +52,7 @@ export class HttpBinding {
   readonly #connections = new Set<Connection>();
   readonly #due = new Set<Pumped>();
   /** Shared: a connection keeps nothing of it. */
-  readonly #received = Buffer.allocUnsafeSlow(receiveBytes);
+  readonly #received = bulkBuffer(receiveBytes);
   #dateLine = '';
   #sweepTimer: Timer | undefined;
 

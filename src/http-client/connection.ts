@@ -7,6 +7,7 @@
  *     connecting ──> open ──> retiring (takes no more, closes after the last answer) ──> closed      any ──> closed
  */
 import type { Socket } from 'node:net';
+import { bulkBuffer } from '../base/bulk-buffer.js';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
@@ -218,7 +219,7 @@ export class Connection {
         return { ...this.#pack(text, filled), large: { exchange, payload } };
       }
       if (payload !== null) {
-        this.#batch ??= Buffer.allocUnsafeSlow(batchBytesMax);
+        this.#batch ??= bulkBuffer(batchBytesMax);
         filled += this.#batch.write(text, filled, 'latin1');
         filled += payload.copy(this.#batch, filled);
         text = '';

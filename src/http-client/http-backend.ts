@@ -2,6 +2,7 @@
  * One HTTP server over real sockets: the gateway's Backend (gateway/backend.ts), for servers of ours, old ones and plain web
  * servers. Nothing here is tried again and nothing times out but a connect; both are the gateway's business.
  */
+import { bulkBuffer } from '../base/bulk-buffer.js';
 import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
@@ -61,7 +62,7 @@ export class HttpBackend implements Backend {
       connectTimeoutMs: options.connectTimeoutMs,
       ca: options.ca,
       environment: options.environment,
-      receiveBuffer: Buffer.allocUnsafeSlow(receiveBytes),
+      receiveBuffer: bulkBuffer(receiveBytes),
     };
     this.#server = this.#serverAt(routeTo(target, this.#context));
   }

@@ -4,6 +4,7 @@
  * from it after {@link KernelSocket.stop}, and what had been read is not lost.
  */
 import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
+import { bulkBuffer } from '../base/bulk-buffer.js';
 import type { BufferPool } from '../base/buffer-pool.js';
 import type { Volume } from '../base/volume.js';
 import { plainAgreement } from '../nbd/negotiation.js';
@@ -50,7 +51,7 @@ export class KernelSocket {
     };
     const options: SocketConstructorOpts & Pick<ConnectOpts, 'onread'> = {
       ...{ fd, readable: true, writable: true, allowHalfOpen: true },
-      onread: { buffer: Buffer.allocUnsafeSlow(receiveBytes), callback },
+      onread: { buffer: bulkBuffer(receiveBytes), callback },
     };
     this.#socket = new Socket(options);
     this.#transmission = new Transmission(this.#socket, {

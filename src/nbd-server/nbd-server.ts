@@ -7,6 +7,7 @@ import { constants } from 'node:fs';
 import { lstat, open, rename, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
+import { bulkBuffer } from '../base/bulk-buffer.js';
 import type { BufferPool } from '../base/buffer-pool.js';
 import { Channel } from '../base/channel.js';
 import type { Clock, Timer } from '../base/clock.js';
@@ -150,7 +151,7 @@ export class NbdServer {
       return;
     }
     // Of its own: what a paused connection has not consumed stays in it.
-    const buffer = Buffer.allocUnsafeSlow(receiveBytes);
+    const buffer = bulkBuffer(receiveBytes);
     const socket = receiveInto(accepted, buffer, (chunk) => connection.receive(chunk));
     const connection = new Connection(socket, this.#context, (fault) => {
       this.#connections.delete(connection);

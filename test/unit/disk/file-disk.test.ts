@@ -59,6 +59,30 @@ test('a read without waiting gives the cached bytes', {
   assert.equal(String(into), 'cached');
 });
 
+test('a long read of what is cached lets others in between, and ends in a thread where the cache ends', {
+  skip: tmpIsMemory && 'needs a disk behind /tmp',
+}, async (t) => {
+  const length = 2 * MiB + 5;
+  const { path, disk } = await openFile(t, length);
+  const bytes = Buffer.from(Array.from({ length }, (_, at) => at % 251));
+  await disk.write(0, bytes);
+  await disk.sync();
+  let turns = 0;
+  let counting = true;
+  const count = () => {
+    turns += 1;
+    if (counting) setImmediate(count);
+  };
+  setImmediate(count);
+  t.after(() => {
+    counting = false;
+  });
+  assert.ok((await readBack(disk, 0, length)).equals(bytes));
+  assert.ok(turns >= 16, `${turns} turns of the event loop`);
+  execFileSync('dd', [`of=${path}`, 'oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'seek=2048', 'status=none']);
+  assert.ok((await readBack(disk, 0, length)).equals(bytes));
+});
+
 test('a read without waiting on a file system that cannot says no', async (t) => {
   const { disk } = await openFile(t, 64 * KiB, temporaryFolder(t, '/dev/shm'));
   await disk.write(0, Buffer.from('x'));
