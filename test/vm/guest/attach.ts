@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { isNameInUse } from '../../../src/cli/run-files.js';
 import { connectedDevices } from '../../../src/linux/nbd-sysfs.js';
 import { machineCase } from './cases.js';
 import { run } from './commands.js';
@@ -178,6 +179,12 @@ machineCase('a leaked device is found and cleared at the next start; a foreign o
   assert.match(table, /^\/dev\/nbd9 +4194304 +- +foreign /m);
   assert.match(table, new RegExp(`^${next.device} +4194304 +leaky +alive `, 'm'));
   assert.equal(table.split('\n').filter((line) => line.startsWith('/dev/')).length, 3);
+  assert.deepEqual([isNameInUse('other'), isNameInUse('never')], [true, false]);
+  // Not every user may see whether it is served.
+  process.seteuid?.('nobody');
+  const seen = isNameInUse('other');
+  process.seteuid?.(0);
+  assert.equal(seen, undefined);
   await run('dd', ['if=/dev/nbd9', 'of=/dev/null', 'bs=64k', 'count=4', 'iflag=direct', 'status=none']);
 });
 
