@@ -86,6 +86,7 @@ machineCase('generic netlink is held by somebody: I/O goes on, and a stop does n
   const dead = await startGateway(context, [server.url], { args: ['--dead-timeout', '12s'] });
   const living = await startGateway(context, [server.url]);
   await dead.program.kill();
+  context.after(() => run('nbd-client', ['-d', dead.device]));
   const waiting = readDevice(dead.device).catch(() => {});
   const holder = holdNetlink(context, dead);
   await holder.line(/now/);

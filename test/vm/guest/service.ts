@@ -7,7 +7,17 @@ import { type CaseContext, machineCase } from './cases.js';
 import { run } from './commands.js';
 import { mount } from './filesystems.js';
 import { FsyncLoad } from './fsync-load.js';
-import { bin, diskImage, leftovers, mebibyte, Program, startServer, temporaryFolder, until } from './volume.js';
+import {
+  bin,
+  diskImage,
+  leftovers,
+  listDevices,
+  mebibyte,
+  Program,
+  startServer,
+  temporaryFolder,
+  until,
+} from './volume.js';
 
 const unit = 'nbd-server@service.service';
 
@@ -49,7 +59,7 @@ machineCase(
     const state = async () => (await systemctl('show', '-p', 'ActiveState', '--value', unit)).trim();
 
     await systemctl('start', unit);
-    const device = '/dev/nbd0';
+    const device = /^(\S+) .* service /m.exec(listDevices())?.[1] ?? '';
     await run('mkfs.ext4', ['-q', '-F', device]);
     const folder = await mount(context, device, ['-o', 'errors=remount-ro']);
     const load = await FsyncLoad.start(context, join(folder, 'file'));
