@@ -115,7 +115,7 @@ async function killGroup(machine: ChildProcess, closed: Promise<unknown>): Promi
 
 function qemuArguments(folder: string, { disks = [], forward }: MachineRun): string[] {
   const command = [
-    '-accel tcg,thread=multi -cpu max',
+    '-accel tcg,thread=multi -cpu Nehalem',
     `-smp ${processors} -m ${memoryMiB}`,
     '-nodefaults -display none -no-reboot -monitor none -serial stdio',
     `-device virtio-serial-pci -chardev socket,id=reports,path=${join(folder, 'reports')}`,
