@@ -23,8 +23,6 @@ function recordOf(name: string): string {
 machineCase('a record that makes no sense: the device is cleared, and another one attached', async (context) => {
   const server = await startServer(context, diskImage(context, 4 * mebibyte));
   const records: Readonly<Record<string, (text: string) => string>> = {
-    garbage: () => '\0\x01{[',
-    empty: () => '',
     'cut off': (text) => text.slice(0, text.length / 2),
     'of another boot': (text) => text.replace(/"bootId": "[^"]*"/, '"bootId": "another"'),
   };
@@ -78,7 +76,7 @@ machineCase(
   async (context) => {
     await smallRunFolder(context);
     const disk = diskImage(context, 4 * mebibyte);
-    const servers = [await startServer(context, disk), await startServer(context, disk)];
+    const servers = await Promise.all([1, 2].map(() => startServer(context, disk)));
     const urls = servers.map(({ url }) => url);
     const gateway = await startGateway(context, urls, { args: ['--connections', '1'] });
     const { name, socketPath } = gateway;
