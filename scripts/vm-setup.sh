@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 cache=.cache/vm
 # The first one that the package sources offer is taken.
 kernels=(linux-image-6.12-cloud-amd64 linux-image-cloud-amd64)
-packages=(qemu-system-x86 busybox-static kmod e2fsprogs xfsprogs util-linux fio nbd-client dmsetup)
+packages=(qemu-system-x86 busybox-static kmod e2fsprogs xfsprogs util-linux fio nbd-client dmsetup systemd)
 
 fail() {
   echo "vm-setup: $*" >&2

@@ -181,7 +181,8 @@ export class NbdServerProgram {
     let preparing: Phase = this.#phase;
     let successor: Successor | undefined;
     try {
-      // There may have been no room for it until now.
+      // There may have been no room for it until now. Twice: the second time is beside the first, as the successor's record will be.
+      this.#lineage?.keep();
       this.#lineage?.keep();
       successor = new Successor(lock, this.#host?.descriptors ?? []);
       preparing = this.#phase = { at: 'preparing', successor };

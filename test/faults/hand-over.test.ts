@@ -1,9 +1,11 @@
 /** A planned change of nbd-server processes, without a device of the kernel (test/vm/ has it with one). */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdClient } from '../../demo/nbd-client.js';
+import { projectRoot, startCommand, temporaryFolder } from '../support/processes.js';
 import { seededFile, startDiskServer, startGateway } from '../support/stack.js';
 
 const mebibyte = 1024 * 1024;
@@ -153,3 +155,31 @@ for (const hangs of [false, true]) {
     assert.deepEqual(leftovers(), []);
   });
 }
+
+const noNamespaces = process.getuid?.() === 0 ? false : 'needs root (unshare)';
+
+test('no room beside its own record for one of a successor: the process goes on', { skip: noNamespaces }, async (t) => {
+  const disk = seededFile(t, 1, mebibyte);
+  const servers = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
+  const socketPath = join(temporaryFolder(t), 'socket');
+  const urls = servers.map(({ url }) => url).join(',');
+  const smallRun = 'mount -t tmpfs -o size=64k tmpfs /run && exec "$@"';
+  const options = ['--no-attach', '--socket-path', socketPath, '--nbd-name', 'full', '--urls', urls];
+  const command = ['sh', '-c', smallRun, 'sh', join(projectRoot, 'bin/nbd-server'), ...options];
+  const program = startCommand(t, 'unshare', ['--mount', ...command]);
+  await program.line('stdout', /NBD server ready/);
+  const client = await NbdClient.connect(socketPath);
+  t.after(() => client.close());
+  await client.write(0, Buffer.alloc(512, 1));
+  assert.throws(() => {
+    for (;;) appendFileSync(`/proc/${program.pid}/root/run/filler`, Buffer.alloc(4096));
+  }, /ENOSPC/);
+  await servers[0]?.program.kill();
+  await client.write(0, Buffer.alloc(512, 2));
+  // The record that was not true any more is gone, and has left room for just one.
+  await program.line('stdout', /nobody will be able to take over from us: `ENOSPC`/);
+  program.signal('SIGUSR2');
+  await program.line('stdout', /Not handed over: .* cannot be written: `ENOSPC`\. This process goes on\./);
+  await client.write(0, Buffer.alloc(512, 3));
+  assert.deepEqual(await program.stop(), { code: 0, signal: null });
+});

@@ -7,7 +7,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -115,7 +115,7 @@ async function killGroup(machine: ChildProcess, closed: Promise<unknown>): Promi
 
 function qemuArguments(folder: string, { disks = [], forward }: MachineRun): string[] {
   const command = [
-    '-accel tcg,thread=multi -cpu max',
+    '-accel tcg,thread=multi -cpu Nehalem',
     `-smp ${processors} -m ${memoryMiB}`,
     '-nodefaults -display none -no-reboot -monitor none -serial stdio',
     `-device virtio-serial-pci -chardev socket,id=reports,path=${join(folder, 'reports')}`,
@@ -168,7 +168,8 @@ function initialRoot(command: readonly string[]): Buffer {
 }
 
 function initScript(command: readonly string[]): string {
-  const modules = join(cache, 'kernel', 'lib', 'modules');
+  // The machine cannot follow a link with an absolute path: its root is not this one's.
+  const modules = realpathSync(join(cache, 'kernel', 'lib', 'modules'));
   const inside = [
     'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8',
     'cd /tmp',

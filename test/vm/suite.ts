@@ -3,7 +3,10 @@
  * Promise: a case that did not run, for whatever reason, has failed.
  */
 import assert from 'node:assert/strict';
-import test from 'node:test';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { runInMachine } from './machine.js';
 import type { Report } from './report.js';
@@ -18,8 +21,9 @@ export function machineSuite(name: string, timeLimitMs: number): void {
     const outcomes = new Outcomes();
     const runner = fileURLToPath(new URL('./guest/runner.js', import.meta.url));
     const command = [process.execPath, '--enable-source-maps', runner, process.env['VM_CASES'] ?? ''];
-    const ended = runInMachine({ command, timeLimitMs, onReport: (report) => outcomes.take(report) }).finally(() =>
-      outcomes.close(),
+    const disks = [{ path: emptyImage(t), shared: false }];
+    const ended = runInMachine({ command, timeLimitMs, disks, onReport: (report) => outcomes.take(report) }).finally(
+      () => outcomes.close(),
     );
     ended.catch(() => undefined);
 
@@ -34,6 +38,19 @@ export function machineSuite(name: string, timeLimitMs: number): void {
     }
     assert.equal(await ended, 0, 'the exit code of the runner in the machine');
   });
+}
+
+const imageBytes = 512 * 1024 * 1024;
+
+/** /dev/vda of the machine, for cases that must not keep a disk in its memory. */
+function emptyImage(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'vm-disk-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, 'image');
+  const descriptor = openSync(path, 'w');
+  ftruncateSync(descriptor, imageBytes);
+  closeSync(descriptor);
+  return path;
 }
 
 /** What has been reported so far, and who waits for the rest. */

@@ -22,7 +22,7 @@ async function readSector(context: CaseContext, device: string, sector: number):
 
 machineCase('two devices over one disk: each sees what the other wrote, sector by sector', async (context) => {
   const server = await startServer(context, diskImage(context, 4 * mebibyte));
-  const devices = [await startGateway(context, [server.url]), await startGateway(context, [server.url])];
+  const devices = await Promise.all([1, 2].map(() => startGateway(context, [server.url])));
   for (const [index, { device }] of devices.entries()) {
     const other = devices[1 - index]?.device ?? '';
     for (let sector = index; sector < 6; sector += 2) {

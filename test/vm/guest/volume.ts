@@ -177,7 +177,13 @@ export function launchGateway(context: CaseContext, urls: readonly string[], opt
     await program.stop();
     // A successor that it handed over to.
     const pidFile = `/run/nbd-${name}.pid`;
-    if (existsSync(pidFile)) process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
+    if (!existsSync(pidFile)) return;
+    try {
+      process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGTERM');
+    } catch {
+      // It was killed, and nobody came after it.
+      rmSync(pidFile);
+    }
   });
   return { program, name, socketPath };
 }
