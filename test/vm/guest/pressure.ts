@@ -31,7 +31,7 @@ const writtenBytes = 160 * mebibyte;
  * fits into the page cache, and their threads wait for it (`filemap_fault`), never for the device. No mark can prevent that.
  */
 const leftMebibytes = 80;
-/** An event loop that is late for as long as a write may take counts as stopped, and the server ends (rule S8): in this machine 3 s are too few. */
+/** An event loop that is late for as long as a write may take counts as stopped, and the server ends (rule S8): 3 s may be too few here. */
 const patience = ['--request-timeout', '10s', '--io-timeout', '60s'];
 
 machineCase(

@@ -41,16 +41,22 @@ async function runCase(one: MachineCase): Promise<boolean> {
   appendFileSync('/dev/kmsg', `case: ${one.name}\n`);
   const startedMs = performance.now();
   let ok = true;
+  const fail = (error: unknown) => {
+    ok = false;
+    lines.push(error instanceof Error ? (error.stack ?? error.message) : inspect(error));
+  };
   const attempt = async (what: () => unknown) => {
     try {
       await within(one.timeLimitMs, what);
     } catch (error) {
-      ok = false;
-      lines.push(error instanceof Error ? (error.stack ?? error.message) : inspect(error));
+      fail(error);
     }
   };
+  // What nobody waits for yet is this case's failure, not the end of all cases.
+  process.on('unhandledRejection', fail);
   await attempt(() => one.run(context));
   for (const cleanUp of cleanUps.toReversed()) await attempt(cleanUp);
+  process.off('unhandledRejection', fail);
   const complaints = await kernelComplaints();
   if (complaints.length > 0) ok = false;
   lines.push(...complaints.map((line) => `kernel: ${line}`));

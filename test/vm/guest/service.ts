@@ -70,7 +70,9 @@ machineCase(
       if (change === 'reload') await systemctl('reload', unit);
       else process.kill(pid, 'SIGKILL');
       await until(`another process after ${change}`, () => !existsSync(`/proc/${pid}`));
-      while ((await mainPid()) === pid || (await state()) !== 'active');
+      while ((await mainPid()) === pid || (await state()) !== 'active') {
+        assert.ok(!['inactive', 'failed'].includes(await state()), `the unit goes on after ${change}`);
+      }
       assert.notEqual(await mainPid(), 0);
       pid = await mainPid();
       await load.progress(3);
