@@ -15,6 +15,7 @@ import {
   listDevices,
   mebibyte,
   sizeOf,
+  type Gateway,
   startGateway,
   startServer,
   temporaryFolder,
@@ -69,6 +70,24 @@ machineCase(
     assert.deepEqual(codes, [0, 0, 0]);
     for (const gateway of gateways) assert.deepEqual(leftovers(gateway), []);
   },
+);
+
+machineCase(
+  'sixteen devices one after another; when all are taken the kernel makes one more',
+  async (context) => {
+    const args = ['--device-size', '4M', '--connections', '1'];
+    const gateways: Gateway[] = [];
+    while (gateways.length < 17) gateways.push(await startGateway(context, [unreachable], { args }));
+    assert.equal(new Set(gateways.map(({ device }) => device)).size, 17);
+    assert.ok(
+      gateways.some(({ device }) => device === '/dev/nbd16'),
+      'the seventeenth was made',
+    );
+    const codes = await Promise.all(gateways.map(({ program }) => program.stop()));
+    assert.deepEqual(new Set(codes), new Set([0]));
+    for (const gateway of gateways) assert.deepEqual(leftovers(gateway), []);
+  },
+  600_000,
 );
 
 for (const [fate, signal] of [

@@ -54,7 +54,7 @@ async function stopWhenGiven(gateway: Gateway): Promise<{ predecessor: number; s
 
 for (const cache of ['writethrough', 'writeback']) {
   machineCase(
-    `${cache}: planned hand-over under load, and of the successor: no error, and no time-out of the kernel is waited for`,
+    `${cache}: planned hand-over under load, three times: no error, and no time-out of the kernel is waited for`,
     async (context) => {
       const server = await startServer(context, diskImage(context, 32 * mebibyte));
       const gateway = await startGateway(context, [server.url], { args: ['--cache', cache] });
@@ -63,7 +63,7 @@ for (const cache of ['writethrough', 'writeback']) {
       const load = await FsyncLoad.start(context, join(folder, 'file'));
       await load.progress(3);
       let pid = pidOf(gateway);
-      for (let round = 1; round <= 2; round++) {
+      for (let round = 1; round <= 3; round++) {
         load.longestMs = 0;
         process.kill(pid, 'SIGUSR2');
         // The successors write to the same log.
