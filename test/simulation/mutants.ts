@@ -10,7 +10,7 @@ export interface Mutant {
   readonly file: string;
   readonly from: string;
   readonly to: string;
-  /** A compiled test file that must fail, for what the simulation does not contain. */
+  /** A compiled test file that must fail, for what the simulation does not contain, or not once in 20,000 seeds. */
   readonly test?: string;
 }
 
@@ -172,6 +172,7 @@ export const mutants: readonly Mutant[] = [
     file: `${gateway}gateway.js`,
     from: 'this.#commitNext ??= ',
     to: 'return this.#commitRunning; this.#commitNext ??= ',
+    test: 'test/unit/gateway/gateway.test.js',
   },
   {
     name: 'G10 a failed flush drops the copies',
@@ -196,6 +197,7 @@ export const mutants: readonly Mutant[] = [
     file: `${gateway}retention.js`,
     from: 'if (payload.copies === 0)\n            this.#bytes += payload.bytes.length;',
     to: 'if (payload.copies === 0) this.#bytes += copy.length;',
+    test: 'test/unit/gateway/parts.test.js',
   },
   {
     name: 'a payload is not given back',
@@ -359,18 +361,13 @@ export const mutants: readonly Mutant[] = [
     file: `${core}change-work.js`,
     from: "late = 'timed-out';",
     to: "late = 'unavailable';",
+    test: 'test/unit/disk-server/disk-server.test.js',
   },
   {
     name: 'G8 zeroes are not kept',
     file: `${gateway}gateway.js`,
     from: "if (outcome === 'deferred')\n                retention.keep(task, payload);",
     to: "if (outcome === 'deferred' && task.op === 'zero') ; else if (outcome === 'deferred') retention.keep(task, payload);",
-  },
-  {
-    name: 'G4 only the last transmission of a write is waited for',
-    file: `${gateway}pool.js`,
-    from: 'job.hazards = [...job.hazards, hazard];',
-    to: 'job.hazards = [hazard];',
   },
   {
     name: 'G5 any server that is found proves the death of the lost one',
