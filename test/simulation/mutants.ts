@@ -383,9 +383,10 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'T3 servers before the last one are not on record',
-    file: 'test/simulation/volume-file.js',
-    from: 'leftAtMs: undefined }, ...before],',
-    to: 'leftAtMs: undefined }],',
+    file: 'src/kernel-device/volume-record.js',
+    from: 'leftAtMs: undefined }, ...before]',
+    to: 'leftAtMs: undefined }]',
+    test: 'test/unit/kernel-device/volume-record.test.js',
   },
   {
     name: 'T5 a flush does not wait for the predecessor',
