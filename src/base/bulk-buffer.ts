@@ -1,5 +1,5 @@
 /**
- * Memory that much data is copied into by the kernel: out of its page cache, out of sockets.
+ * Memory that much data is copied into: by the kernel, out of its page cache and out of sockets, and by us.
  *
  * The C library places a large block 16 bytes behind the start of a page. There a copy from the start of another page, as most of the page
  * cache's are, takes four times as long as anywhere else (`rep movsb` on AMD's Zen processors: 510 µs per MiB at 1 to 31 bytes behind it,

@@ -93,19 +93,18 @@ export class Operation implements DiskUser {
   #expire(): void {
     const state = this.#state;
     if (state.at === 'waiting') this.refuse(new Failure('unavailable', 'the disk is busy'));
-    this.#giveUp(new Failure(this.#work.late, 'the disk does not answer'));
+    if (state.at === 'running') this.#giveUp(state.end, new Failure(this.#work.late, 'the disk does not answer'));
   }
 
   /** The disk does not come back from it for now: the client is told so at once. */
   abandon(failure: Failure): void {
-    if (this.#state.at === 'running') this.#giveUp(this.#work.explain(failure));
+    const state = this.#state;
+    if (state.at === 'running') this.#giveUp(state.end, this.#work.explain(failure));
   }
 
-  #giveUp(failure: Failure): void {
-    const state = this.#state;
-    if (state.at !== 'running') return;
+  #giveUp(stillRunning: Promise<void>, failure: Failure): void {
     this.#work.expire();
-    this.#end({ at: 'failed', failure, answer: this.#work.answer(), stillRunning: state.end });
+    this.#end({ at: 'failed', failure, answer: this.#work.answer(), stillRunning });
   }
 
   /** Resolves with the failure, if it is one. */

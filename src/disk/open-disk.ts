@@ -23,7 +23,7 @@ import { DirectDescriptor, directBlockBytes } from './direct-descriptor.js';
 import { DeviceDisk, hasZeroOffload } from './device-disk.js';
 import type { Disk } from './disk.js';
 import type { DiskKind } from './disk-failure.js';
-import { type DrbdDevice, Drbdsetup } from './drbd.js';
+import { Drbdsetup } from './drbd.js';
 import { FileDisk } from './file-disk.js';
 import { checkedSize, statOf } from './size.js';
 
@@ -39,6 +39,8 @@ export interface OpenDiskOptions {
 /** For the log. */
 export type DiskEvent = { readonly is: 'opened-read-only'; readonly reason: string };
 
+/** Where none is given. */
+const ownDrbdsetup = new Drbdsetup();
 const drbdMajor = 147;
 const symlinksMax = 40;
 const alignmentBytes = 4096;
@@ -56,7 +58,7 @@ export function isFatalAtStart(failure: Failure): boolean {
 
 export async function openDisk(path: string, options: OpenDiskOptions): Promise<Disk> {
   const { kind, minor } = await kindOf(path);
-  if (kind === 'drbd') await refuseWhileDrbdObjects({ path: resolve(path), minor }, options);
+  if (kind === 'drbd') await refuseWhileDrbdObjects(drbdAt(path, minor, options));
   const opened = await openFile(path, kind, options);
   try {
     return await diskOf(opened, kind, path, options);
@@ -79,8 +81,19 @@ async function kindOf(path: string): Promise<{ kind: DiskKind; minor: number }> 
   return { kind: checkedKind(stats), minor: deviceNumber(stats.rdev).minor };
 }
 
-async function refuseWhileDrbdObjects(device: DrbdDevice, options: OpenDiskOptions): Promise<void> {
-  const obstacle = await (options.drbdsetup ?? new Drbdsetup()).obstacle(device);
+/** What can be asked of DRBD about one of its devices. */
+interface Drbd {
+  readonly obstacle: () => Promise<string | undefined>;
+  readonly suspension: () => Promise<string | undefined>;
+}
+
+function drbdAt(path: string, minor: number, { drbdsetup = ownDrbdsetup }: OpenDiskOptions): Drbd {
+  const device = { path: resolve(path), minor };
+  return { obstacle: () => drbdsetup.obstacle(device), suspension: () => drbdsetup.suspension(device) };
+}
+
+async function refuseWhileDrbdObjects(drbd: Drbd): Promise<void> {
+  const obstacle = await drbd.obstacle();
   if (obstacle !== undefined) throw new Failure('unavailable', obstacle);
 }
 
@@ -184,10 +197,8 @@ async function deviceDisk(
   const descriptor = descriptorOf(fd, kind, geometry.logicalBlockBytes, options);
   const number = deviceNumber(stats.rdev);
   const zeroesFast = await hasZeroOffload(number);
-  if (kind !== 'drbd') return new DeviceDisk(descriptor, geometry, { zeroesFast });
-  const device = { path: resolve(path), minor: number.minor };
-  const drbdsetup = options.drbdsetup ?? new Drbdsetup();
-  return new DeviceDisk(descriptor, geometry, { zeroesFast, suspension: () => drbdsetup.suspension(device) });
+  const suspension = kind === 'drbd' ? drbdAt(path, number.minor, options).suspension : undefined;
+  return new DeviceDisk(descriptor, geometry, { zeroesFast, suspension });
 }
 
 /**

@@ -7,7 +7,7 @@
  */
 import { constants } from 'node:os';
 import { assert } from '../base/assert.js';
-import { addressOf, lastErrno, LibcFunction } from './libc.js';
+import { addressOf, lastErrno, LibcFunction, setWord64 } from './libc.js';
 
 /** System call numbers: the C library has no wrappers. */
 interface CallNumbers {
@@ -93,14 +93,9 @@ export class WriteBatch {
   #describe(index: number, fd: number, offset: number, bytes: Buffer): void {
     const at = controlBlockWords * index;
     this.#blocks[at + 5] = fd;
-    this.#setDouble(at + 6, addressOf(bytes));
-    this.#setDouble(at + 8, bytes.length);
-    this.#setDouble(at + 10, offset);
-  }
-
-  #setDouble(at: number, value: number): void {
-    this.#blocks[at] = value >>> 0;
-    this.#blocks[at + 1] = Math.floor(value / 2 ** 32);
+    setWord64(this.#blocks, at + 6, addressOf(bytes));
+    setWord64(this.#blocks, at + 8, bytes.length);
+    setWord64(this.#blocks, at + 10, offset);
   }
 
   /** How many were taken: the others failed to be, and nothing of them was done. */

@@ -103,6 +103,15 @@ export function addressOf(view: NodeJS.ArrayBufferView): number {
   return start + view.byteOffset;
 }
 
+/**
+ * Sets the 64 bits of a C integer at `at` of `words`, in little endian: `value` is a whole number from 0 to 2^53 - 1. A big integer would be an
+ * object to make each time.
+ */
+export function setWord64(words: Uint32Array, at: number, value: number): void {
+  words[at] = value >>> 0;
+  words[at + 1] = Math.floor(value / 2 ** 32);
+}
+
 function lookUp(declaration: string): ForeignFunction | 'missing' {
   try {
     library ??= koffi.load(null);

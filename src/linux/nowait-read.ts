@@ -3,7 +3,7 @@
  * Promise: never blocks; costs about a microsecond.
  */
 import { constants } from 'node:os';
-import { addressOf, LibcFunction, lastErrno } from './libc.js';
+import { addressOf, LibcFunction, lastErrno, setWord64 } from './libc.js';
 
 const RWF_NOWAIT = 0x8;
 const preadv2 = new LibcFunction('intptr_t preadv2(int fd, void *iov, int iovcnt, int64_t offset, int flags)');
@@ -16,10 +16,8 @@ export type NowaitRead = 'done' | 'would-block' | 'unsupported';
 
 /** Fills `into` from `offset` (bytes) of `fd` if all of it can be had at once. Otherwise `into` may be partly filled. */
 export function readNowait(fd: number, offset: number, into: Buffer): NowaitRead {
-  const address = addressOf(into);
-  iovec[0] = address >>> 0;
-  iovec[1] = Math.floor(address / 2 ** 32);
-  iovec[2] = into.length;
+  setWord64(iovec, 0, addressOf(into));
+  setWord64(iovec, 2, into.length);
   const count = preadv2.call(fd, iovec, 1, offset, RWF_NOWAIT);
   if (count === into.length) return 'done';
   if (count >= 0) return 'would-block';
