@@ -3,11 +3,11 @@
  * Promise: a case that did not run, for whatever reason, has failed.
  */
 import assert from 'node:assert/strict';
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { temporaryFolder } from '../support/processes.js';
 import { runInMachine } from './machine.js';
 import type { Report } from './report.js';
 
@@ -44,12 +44,9 @@ const imageBytes = 512 * 1024 * 1024;
 
 /** /dev/vda of the machine, for cases that must not keep a disk in its memory. */
 function emptyImage(t: TestContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'vm-disk-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const path = join(folder, 'image');
-  const descriptor = openSync(path, 'w');
-  ftruncateSync(descriptor, imageBytes);
-  closeSync(descriptor);
+  const path = join(temporaryFolder(t), 'image');
+  writeFileSync(path, '');
+  truncateSync(path, imageBytes);
   return path;
 }
 

@@ -56,6 +56,12 @@ machineCase('a device that was asked for is attached, and refused while it is in
   assert.equal(await gateway.program.stop(), 0);
 });
 
+async function stopAll(gateways: readonly Gateway[]): Promise<void> {
+  const codes = await Promise.all(gateways.map(({ program }) => program.stop()));
+  assert.deepEqual(new Set(codes), new Set([0]));
+  for (const gateway of gateways) assert.deepEqual(leftovers(gateway), []);
+}
+
 machineCase(
   'three at the same instant, and the kernel has two devices: it makes another, and each gets one',
   async (context) => {
@@ -66,9 +72,7 @@ machineCase(
     const gateways = await Promise.all([1, 2, 3].map(() => startGateway(context, [unreachable], { args })));
     const devices = gateways.map(({ device }) => device);
     assert.deepEqual(devices.toSorted(), ['/dev/nbd0', '/dev/nbd1', '/dev/nbd2']);
-    const codes = await Promise.all(gateways.map(({ program }) => program.stop()));
-    assert.deepEqual(codes, [0, 0, 0]);
-    for (const gateway of gateways) assert.deepEqual(leftovers(gateway), []);
+    await stopAll(gateways);
   },
 );
 
@@ -83,9 +87,7 @@ machineCase(
       gateways.some(({ device }) => device === '/dev/nbd16'),
       'the seventeenth was made',
     );
-    const codes = await Promise.all(gateways.map(({ program }) => program.stop()));
-    assert.deepEqual(new Set(codes), new Set([0]));
-    for (const gateway of gateways) assert.deepEqual(leftovers(gateway), []);
+    await stopAll(gateways);
   },
   600_000,
 );

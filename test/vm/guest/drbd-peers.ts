@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { fileURLToPath } from 'node:url';
 import type { CaseContext } from './cases.js';
 import { run } from './commands.js';
+import type { Answer } from './http.js';
 import { sizeOf } from './volume.js';
 
 const tools = fileURLToPath(new URL('../../../../.cache/vm/drbd', import.meta.url));
@@ -20,6 +21,19 @@ const cut = ['to', '10.99.0.0/24', 'type', 'unreachable', 'pref', '50'];
 
 function addressOf(minor: number): string {
   return `10.99.0.${minor}`;
+}
+
+/** Long before the server's limit for any operation, 30 s, on a machine that is slow. */
+const soonMs = 12_000;
+
+/** The answers to requests that the kernel keeps, because I/O is suspended. Notes when the last came, which must be soon. */
+export async function answersSoon(context: CaseContext, requests: readonly Promise<Answer>[]): Promise<Answer[]> {
+  const startMs = performance.now();
+  const answers = await Promise.all(requests);
+  const tookMs = Math.round(performance.now() - startMs);
+  context.note(`${answers.map(({ status, text }) => `${status} ${text.trim()}`).join('; ')}: after ${tookMs} ms`);
+  assert.ok(tookMs < soonMs, `answered only after ${tookMs} ms`);
+  return answers;
 }
 
 export class Peer {
