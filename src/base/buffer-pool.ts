@@ -23,7 +23,7 @@ export class BufferPool {
     if (bits > largestClassBits) return bulkBuffer(length);
     const whole = this.#free[bits]?.pop();
     if (whole === undefined) {
-      const fresh = bulkBuffer(2 ** bits);
+      const fresh = bulkBuffer(1 << bits);
       return fresh.length === length ? fresh : fresh.subarray(0, length);
     }
     this.#idleBytes -= whole.length;
@@ -35,7 +35,7 @@ export class BufferPool {
     assert(buffer.byteOffset === bulkOffset, 'only buffers that the pool handed out come back to it');
     const capacity = buffer.buffer.byteLength - bulkOffset;
     const bits = classBits(capacity);
-    if (2 ** bits !== capacity || bits > largestClassBits) return;
+    if (1 << bits !== capacity || bits > largestClassBits) return;
     if (this.#idleBytes + capacity > this.#idleBytesMax) return;
     this.#idleBytes += capacity;
     this.#free[bits]?.push(buffer.length === capacity ? buffer : Buffer.from(buffer.buffer, bulkOffset));

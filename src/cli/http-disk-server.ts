@@ -10,7 +10,7 @@ import { formatAccess } from '../disk-server/access-log.js';
 import { DiskServer } from '../disk-server/disk-server.js';
 import { type KillTimer, noKillTimer } from '../disk-server/fence.js';
 import { HttpBinding } from '../disk-server/http-binding.js';
-import { bootClock } from '../linux/boot-clock.js';
+import { bootClock, lookAgain } from '../linux/boot-clock.js';
 import { SystemError } from '../linux/errno.js';
 import { BootKillTimer } from '../linux/kill-timer.js';
 import { endProcess, isIoFlusher } from '../linux/process.js';
@@ -64,7 +64,7 @@ function wire(options: HttpDiskServerOptions, log: Log, exit: (code: 0 | 1) => v
     openDisk: program.opener(() => openDisk(diskPath, { readOnly, direct, events, drbdsetup })),
     newInstance: () => randomBytes(16).toString('hex'),
   });
-  const binding = new HttpBinding({ core, clock: systemClock });
+  const binding = new HttpBinding({ core, clock: systemClock, arrived: lookAgain });
   if (verbose) {
     log.line(`Serves a disk as I/O flusher: ${isIoFlusher() ? 'yes' : 'no'}.`);
     binding.accesses.subscribe((access) => log.line(formatAccess(access, new Date())));

@@ -26,12 +26,12 @@ export interface ChangeContext {
   readonly answer: () => DiskAnswer;
   /** The disk has gone, as `failure` says. */
   readonly lost: (failure: Failure) => void;
-  /** The disk has come back: nothing of it can be applied any more. */
-  readonly ended: () => void;
 }
 
 export class ChangeWork implements Work {
   readonly late = 'timed-out';
+  /** Called when the disk has come back: nothing of it can be applied any more. */
+  onEnded: (() => void) | undefined;
   readonly commit: (() => Promise<void>) | undefined;
   readonly #request: WriteRequest;
   readonly #bytes: Buffer;
@@ -58,10 +58,15 @@ export class ChangeWork implements Work {
     return this.#context.answer();
   }
 
-  async run(): Promise<void> {
-    const { stamp, offset, length } = this.#request;
+  run(): Promise<void> {
+    const { stamp, offset, op } = this.#request;
     if (stamp !== undefined) this.#context.sessions.begin(stamp.session, stamp.epoch);
-    if (this.#request.op === 'write') return this.#context.life.disk.write(offset, this.#bytes, this.#checkPiece);
+    return op === 'write'
+      ? this.#context.life.disk.write(offset, this.#bytes, this.#checkPiece)
+      : this.#runInPieces(this.#request);
+  }
+
+  async #runInPieces({ offset, length }: WriteRequest): Promise<void> {
     for (let done = 0; done < length; done += pieceBytesMax) {
       await this.#applyPiece(offset + done, Math.min(pieceBytesMax, length - done));
       this.#piecesDone++;
@@ -78,7 +83,7 @@ export class ChangeWork implements Work {
       this.#context.fence.leave(this);
       this.#context.sessions.end(stamp.session);
     }
-    this.#context.ended();
+    this.onEnded?.();
   }
 
   /** A disk that went away in the middle, or a part that was applied: the outcome is unknown, and said to be so. */

@@ -52,6 +52,8 @@ export class Connection implements Pumped {
   #alone: Alone = notAlone;
   /** Requests that are being executed. */
   #running = 0;
+  /** What has come was not all taken. */
+  #isHeldBack = false;
   #halfClosed = false;
   #gone = false;
 
@@ -97,8 +99,11 @@ export class Connection implements Pumped {
       if (event === undefined) break;
       this.#take(event);
     }
+    this.#isHeldBack = !this.#mayTake();
     this.#replies.advance();
     this.#throttle();
+    // Answers that needed no waiting have left: more of what has come may be taken, after the other connections' turn.
+    if (this.#isHeldBack && this.#mayTake()) this.#front.schedule(this);
   }
 
   /** Takes what has come; it may be overwritten afterwards. */
@@ -132,7 +137,7 @@ export class Connection implements Pumped {
 
   #onWritten(): void {
     this.#output.move();
-    if (!this.#gone) this.#front.schedule(this);
+    if (!this.#gone && (this.#isHeldBack || this.#replies.isHeldBack)) this.#front.schedule(this);
   }
 
   #mayTake(): boolean {

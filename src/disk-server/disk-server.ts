@@ -11,6 +11,7 @@ import { Channel } from '../base/channel.js';
 import type { Clock } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import { type ByteRange, type Extent, isInside } from '../base/range.js';
+import { TimeLimit } from '../base/time-limit.js';
 import { RangeLock } from '../disk/range-lock.js';
 import { extentsMax } from '../http-disk/map-codec.js';
 import type {
@@ -22,7 +23,7 @@ import type {
   WriteStamp,
 } from '../http-disk/messages.js';
 import type { DiskFacts } from '../http-disk/response-codec.js';
-import { ChangeWork } from './change-work.js';
+import { type ChangeContext, ChangeWork } from './change-work.js';
 import { type DiskEvent, DiskKeeper, type DiskOpener, type KeeperLimits, type Stopped } from './disk-keeper.js';
 import type { DiskLife } from './disk-life.js';
 import { Fence, type KillTimer } from './fence.js';
@@ -94,6 +95,7 @@ export class DiskServer {
   readonly #sessions: SessionTable;
   readonly #fence: Fence;
   readonly #slots: Slots;
+  readonly #timeLimit: TimeLimit<Operation>;
   readonly #plainOrder = new RangeLock();
   /** Those that have not started. */
   readonly #waiting = new Set<Operation>();
@@ -103,6 +105,7 @@ export class DiskServer {
     this.#limits = { ...defaultLimits, ...limits };
     this.#fence = new Fence(clock, killTimer);
     this.#slots = new Slots(this.#limits.slots);
+    this.#timeLimit = new TimeLimit(clock, this.#limits.operationMs, (operation) => operation.expire());
     this.#sessions = new SessionTable({
       memoryMs: this.#limits.deadlineAheadMaxMs,
       sessionsMax: this.#limits.sessionsMax,
@@ -212,7 +215,7 @@ export class DiskServer {
       lost: (failure) => this.#keeper.lost(life, failure),
     });
     return this.#perform(life, work, (operation) => {
-      void operation.start();
+      operation.start(() => {});
       return () => {};
     });
   }
@@ -239,25 +242,30 @@ export class DiskServer {
     if (refusal !== undefined) return this.#failed(refusal, answer());
     this.counters.writes++;
     if (request.op === 'write') this.counters.writtenBytes += request.length;
-    let ended = () => {};
-    const end = new Promise<void>((resolve) => {
-      ended = resolve;
-    });
-    const work = new ChangeWork(request, bytes, {
-      ...{ life, sessions: this.#sessions, fence: this.#fence, answer, ended },
+    const context: ChangeContext = {
+      life,
+      sessions: this.#sessions,
+      fence: this.#fence,
+      answer,
       refuse: () => this.#refuseStart(life, stamp),
       lost: (failure) => this.#keeper.lost(life, failure),
-    });
-    if (stamp === undefined)
-      return this.#perform(life, work, (operation) => this.#enterAfterPlain(operation, request, end, ended));
-    return this.#perform(life, work, (operation) => this.#enterInOrder(operation, stamp));
+    };
+    const work = new ChangeWork(request, bytes, context);
+    return this.#perform(life, work, (operation) =>
+      stamp === undefined ? this.#enterAfterPlain(operation, request, work) : this.#enterInOrder(operation, stamp),
+    );
   }
 
   /**
    * A plain client that has given a change up sends the next one over another connection, and nothing tells the two apart: the later one
    * starts when the disk has come back from the earlier one. Returns how to leave the queues.
    */
-  #enterAfterPlain(operation: Operation, range: ByteRange, end: Promise<void>, ended: () => void): () => void {
+  #enterAfterPlain(operation: Operation, range: ByteRange, work: ChangeWork): () => void {
+    let ended = () => {};
+    const end = new Promise<void>((resolve) => {
+      ended = resolve;
+    });
+    work.onEnded = ended;
     void this.#plainOrder.hold(range, () => {
       if (this.#waiting.has(operation)) this.#slots.enter(operation);
       return end;
@@ -291,8 +299,7 @@ export class DiskServer {
     }
     return new Promise((resolve) => {
       const operation: Operation = new Operation(life, work, {
-        clock: this.#clock,
-        limitMs: this.#limits.operationMs,
+        limit: this.#timeLimit,
         left: () => this.#waiting.delete(operation),
         settle: (outcome) => {
           if (outcome.at === 'failed') this.counters.failures++;

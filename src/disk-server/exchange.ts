@@ -1,5 +1,4 @@
 /** One request and its response, in the order in which its connection's requests came. */
-import type { SentFields } from '../http-disk/fields.js';
 import type { RequestHead } from './request-head.js';
 
 /** A read of several pieces: what is left after the piece at hand. */
@@ -14,7 +13,8 @@ export interface Rest {
 export interface ReadyPart {
   readonly at: 'ready';
   readonly status: number | undefined;
-  readonly fields: SentFields;
+  /** Header lines. */
+  readonly fields: string;
   readonly body: string;
   readonly data: Buffer | undefined;
   readonly rest: Rest | undefined;

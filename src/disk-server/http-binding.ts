@@ -25,6 +25,8 @@ import { endpointOf } from './net-address.js';
 export interface HttpBindingOptions {
   readonly core: DiskServer;
   readonly clock: Clock;
+  /** Called when bytes have come, before anything is done with them: from then on the core's clock tells a time after that. */
+  readonly arrived?: () => void;
   readonly limits?: Partial<FrontLimits>;
 }
 
@@ -47,6 +49,7 @@ export class HttpBinding {
   readonly #clock: Clock;
   readonly #limits: FrontLimits;
   readonly #front: Front;
+  readonly #arrived: () => void;
   readonly #server: Server;
   /** Those that are idle come in the order in which they were last found busy. */
   readonly #connections = new Set<Connection>();
@@ -56,8 +59,9 @@ export class HttpBinding {
   #dateLine = '';
   #sweepTimer: Timer | undefined;
 
-  constructor({ core, clock, limits }: HttpBindingOptions) {
+  constructor({ core, clock, arrived = () => {}, limits }: HttpBindingOptions) {
     this.#clock = clock;
+    this.#arrived = arrived;
     this.#limits = { ...defaultFrontLimits, ...limits };
     const { uploadBytesMax, smallUploadBytes } = this.#limits;
     assert(uploadBytesMax - smallUploadBytes >= bodyBytesMax, 'one body of the largest size must fit');
@@ -136,7 +140,10 @@ export class HttpBinding {
       accepted.destroy();
       return;
     }
-    const socket = receiveInto(accepted, this.#received, (chunk) => connection.receive(chunk));
+    const socket = receiveInto(accepted, this.#received, (chunk) => {
+      this.#arrived();
+      connection.receive(chunk);
+    });
     const connection: Connection = new Connection(socket, this.#front, () => this.#connections.delete(connection));
     this.#connections.add(connection);
   }

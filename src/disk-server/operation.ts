@@ -7,8 +7,8 @@
  *
  * Promise: exactly one outcome, within the time limit. One that never started says so: certainly not applied.
  */
-import type { Clock, Timer } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
+import type { TimeLimit } from '../base/time-limit.js';
 import type { DiskAnswer } from '../http-disk/messages.js';
 import type { DiskLife, DiskUser } from './disk-life.js';
 import type { Outcome } from './outcome.js';
@@ -33,8 +33,8 @@ export interface Work {
 }
 
 export interface OperationContext {
-  readonly clock: Clock;
-  readonly limitMs: number;
+  /** Tells {@link Operation.expire}. */
+  readonly limit: TimeLimit<Operation>;
   /** It does not wait any more: it has started, or is over. */
   readonly left: () => void;
   /** Called once. */
@@ -50,14 +50,13 @@ export class Operation implements DiskUser {
   readonly #life: DiskLife;
   readonly #work: Work;
   readonly #context: OperationContext;
-  readonly #timer: Timer;
   #state: State = { at: 'waiting', withdraw: undefined };
 
   constructor(life: DiskLife, work: Work, context: OperationContext) {
     this.#life = life;
     this.#work = work;
     this.#context = context;
-    this.#timer = context.clock.after(context.limitMs, () => this.#expire());
+    context.limit.add(this);
   }
 
   /** It stands in a queue, unless it has started already; `withdraw` takes it out. */
@@ -65,20 +64,18 @@ export class Operation implements DiskUser {
     if (this.#state.at === 'waiting') this.#state = { at: 'waiting', withdraw };
   }
 
-  /** A slot is free. The promise resolves when it is free again; undefined: the operation does not run. */
-  start(): Promise<void> | undefined {
-    if (this.#state.at !== 'waiting') return undefined;
+  /** A slot is free. `freed` is called when it is free again; false: the operation does not run. */
+  start(freed: () => void): boolean {
+    if (this.#state.at !== 'waiting') return false;
     const refusal = this.#work.check();
     if (refusal !== undefined) {
       this.refuse(refusal);
-      return undefined;
+      return false;
     }
     this.#life.begin(this);
-    const ran = this.#run();
-    const end = ran.then((failure) => this.#commit(failure));
-    this.#state = { at: 'running', end };
+    this.#state = { at: 'running', end: this.#run(freed) };
     this.#context.left();
-    return ran.then(() => {});
+    return true;
   }
 
   /** Unless it has started, it must not start any more. */
@@ -90,7 +87,8 @@ export class Operation implements DiskUser {
     this.#end({ at: 'failed', failure, answer: this.#work.answer() });
   }
 
-  #expire(): void {
+  /** The time is over. */
+  expire(): void {
     const state = this.#state;
     if (state.at === 'waiting') this.refuse(new Failure('unavailable', 'the disk is busy'));
     if (state.at === 'running') this.#giveUp(state.end, new Failure(this.#work.late, 'the disk does not answer'));
@@ -107,20 +105,22 @@ export class Operation implements DiskUser {
     this.#end({ at: 'failed', failure, answer: this.#work.answer(), stillRunning });
   }
 
-  /** Resolves with the failure, if it is one. */
-  async #run(): Promise<Failure | undefined> {
+  /** Resolves when the disk has come back from everything. */
+  async #run(freed: () => void): Promise<void> {
+    let failure: Failure | undefined;
     try {
       await this.#work.run();
-      return undefined;
     } catch (error) {
-      return asFailure(error);
-    } finally {
-      this.#work.ended();
+      failure = asFailure(error);
     }
-  }
-
-  async #commit(runFailure: Failure | undefined): Promise<void> {
-    const failure = runFailure ?? (await this.#committed());
+    this.#work.ended();
+    const committed = failure === undefined ? this.#work.commit?.() : undefined;
+    freed();
+    try {
+      await committed;
+    } catch (error) {
+      failure = asFailure(error);
+    }
     const explained = failure === undefined ? undefined : this.#work.explain(failure);
     this.#life.end(this);
     if (this.#state.at === 'over') return;
@@ -128,18 +128,9 @@ export class Operation implements DiskUser {
     this.#end(explained === undefined ? { at: 'done', answer } : { at: 'failed', failure: explained, answer });
   }
 
-  async #committed(): Promise<Failure | undefined> {
-    try {
-      await this.#work.commit?.();
-      return undefined;
-    } catch (error) {
-      return asFailure(error);
-    }
-  }
-
   #end(outcome: Outcome): void {
     this.#state = { at: 'over' };
-    this.#timer.cancel();
+    this.#context.limit.delete(this);
     this.#context.settle(outcome);
   }
 }

@@ -61,6 +61,12 @@ export class ReplyQueue {
     this.#heldBytes += bytes;
   }
 
+  /** A piece of an answer waits until the client has taken more of what came before. */
+  get isHeldBack(): boolean {
+    const reply = this.#exchanges[0]?.reply;
+    return reply?.at === 'ready' && reply.status === undefined;
+  }
+
   /** Whether the last answer has been handed over. */
   get isOver(): boolean {
     return this.#state !== 'open';
@@ -78,7 +84,7 @@ export class ReplyQueue {
 
   /** A further piece of the data. */
   continue(exchange: Exchange, data: Buffer, rest: Rest | undefined): void {
-    this.#ready(exchange, { at: 'ready', status: undefined, fields: {}, body: '', data, rest });
+    this.#ready(exchange, { at: 'ready', status: undefined, fields: '', body: '', data, rest });
   }
 
   /** There is no further piece: the connection breaks, so that the client does not take the data for whole. */

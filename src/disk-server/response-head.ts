@@ -1,7 +1,6 @@
 /** The head of an HTTP/1.1 response, as text. */
 import { Failure } from '../base/failure.js';
 import { encodeFailure } from '../http-disk/failure-codec.js';
-import type { SentFields } from '../http-disk/fields.js';
 import type { EncodedResponse } from '../http-disk/response-codec.js';
 import type { MalformedRequest } from './request-head.js';
 
@@ -26,16 +25,13 @@ const reasons: Readonly<Record<number, string>> = {
 
 export const continueHead = 'HTTP/1.1 100 Continue\r\n\r\n';
 
-/** The whole head with its empty line. `more`: lines that go with every response, each with its CRLF. */
-export function formatHead(status: number, fields: SentFields, more: string): string {
-  let text = `HTTP/1.1 ${status} ${reasons[status] ?? 'Unknown'}\r\n${more}`;
-  for (const name in fields) text += `${name}: ${fields[name]}\r\n`;
-  return `${text}\r\n`;
+/** The whole head with its empty line. `fields`, and `more` that goes with every response: lines, each with its CRLF. */
+export function formatHead(status: number, fields: string, more: string): string {
+  return `HTTP/1.1 ${status} ${reasons[status] ?? 'Unknown'}\r\n${more}${fields}\r\n`;
 }
 
 /** The answer to a request that HTTP itself forbids. */
 export function malformedResponse({ status, reason }: MalformedRequest): EncodedResponse {
   const { headers, body } = encodeFailure(new Failure('invalid-request', reason));
-  if (status !== 400) delete headers['Disk-Error'];
-  return { status, headers, body };
+  return { status, headers: status === 400 ? headers : headers.replace(/Disk-Error: .*\r\n/, ''), body };
 }

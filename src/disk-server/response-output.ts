@@ -7,7 +7,8 @@
 import type { Socket } from 'node:net';
 import type { BufferPool } from '../base/buffer-pool.js';
 
-const segmentBytes = 64 * 1024;
+/** Room for the small answers of one turn. */
+const segmentBytes = 256 * 1024;
 
 /** Longer data stays in its own buffer. */
 const copiedBytesMax = 16 * 1024;

@@ -27,6 +27,8 @@ export class SessionTable {
   readonly #sessionsMax: number;
   /** In the order of their last requests. */
   readonly #sessions = new Map<string, Session>();
+  /** The last in that order. */
+  #latest: Session | undefined;
 
   constructor(limits: { readonly memoryMs: number; readonly sessionsMax: number }) {
     this.#memoryMs = limits.memoryMs;
@@ -42,8 +44,7 @@ export class SessionTable {
     const session = this.#sessions.get(name);
     if (session === undefined) return this.#remember(name, epoch, nowMs) ? 'admitted' : 'table-full';
     session.lastRequestMs = nowMs;
-    this.#sessions.delete(name);
-    this.#sessions.set(name, session);
+    if (session !== this.#latest) this.#moveToEnd(name, session);
     if (isBelow(epoch, session.epoch)) return 'stale-epoch';
     session.epoch = epoch;
     return 'admitted';
@@ -95,8 +96,14 @@ export class SessionTable {
   #remember(name: string, epoch: Epoch, nowMs: number): boolean {
     if (this.#sessions.size >= this.#sessionsMax) this.#forget(nowMs);
     if (this.#sessions.size >= this.#sessionsMax) return false;
-    this.#sessions.set(name, { epoch, lastRequestMs: nowMs, writing: undefined, waiting: new Set() });
+    this.#moveToEnd(name, { epoch, lastRequestMs: nowMs, writing: undefined, waiting: new Set() });
     return true;
+  }
+
+  #moveToEnd(name: string, session: Session): void {
+    this.#sessions.delete(name);
+    this.#sessions.set(name, session);
+    this.#latest = session;
   }
 
   /** Forgets the one that has been silent for longest, if for long enough (S3). */

@@ -6,8 +6,8 @@
 import { assert } from '../base/assert.js';
 
 export interface SlotTask {
-  /** Starts, and returns the promise of its end, which never rejects; undefined: it has decided not to run. */
-  start(): Promise<void> | undefined;
+  /** Starts, and calls `freed` later, at its end; false: it has decided not to run, and never calls it. */
+  start(freed: () => void): boolean;
 }
 
 export class Slots {
@@ -38,15 +38,13 @@ export class Slots {
 
   #start(task: SlotTask): void {
     this.#running++;
-    const end = task.start();
-    if (end === undefined) this.#running--;
-    else void end.then(() => this.#ended());
+    if (!task.start(this.#freed)) this.#running--;
   }
 
-  #ended(): void {
+  readonly #freed = (): void => {
     this.#running--;
     this.#startWaiting();
-  }
+  };
 
   #startWaiting(): void {
     for (const task of this.#waiting) {

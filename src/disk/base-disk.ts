@@ -55,9 +55,9 @@ export abstract class BaseDisk implements Disk {
     await this.descriptor.read(offset, into);
   }
 
-  async write(offset: number, bytes: Buffer, check = noCheck): Promise<void> {
-    this.#checkChange(offset, bytes.length);
-    await this.descriptor.write(offset, bytes, check);
+  write(offset: number, bytes: Buffer, check = noCheck): Promise<void> {
+    const refusal = this.#refuseChange(offset, bytes.length);
+    return refusal === undefined ? this.descriptor.write(offset, bytes, check) : Promise.reject(refusal);
   }
 
   async zero(offset: number, length: number, mayTrim: boolean, check = noCheck): Promise<void> {
@@ -98,12 +98,21 @@ export abstract class BaseDisk implements Disk {
   }
 
   #checkRange(offset: number, length: number): void {
-    if (isInside(offset, length, this.#sizeBytes)) return;
-    throw new Failure('out-of-range', `${length} bytes at ${offset}: the disk has ${this.#sizeBytes}`);
+    const refusal = this.#refuseRange(offset, length);
+    if (refusal !== undefined) throw refusal;
   }
 
   #checkChange(offset: number, length: number): void {
-    if (this.readOnly) throw new Failure('read-only', 'the disk is read-only');
-    this.#checkRange(offset, length);
+    const refusal = this.#refuseChange(offset, length);
+    if (refusal !== undefined) throw refusal;
+  }
+
+  #refuseChange(offset: number, length: number): Failure | undefined {
+    return this.readOnly ? new Failure('read-only', 'the disk is read-only') : this.#refuseRange(offset, length);
+  }
+
+  #refuseRange(offset: number, length: number): Failure | undefined {
+    if (isInside(offset, length, this.#sizeBytes)) return undefined;
+    return new Failure('out-of-range', `${length} bytes at ${offset}: the disk has ${this.#sizeBytes}`);
   }
 }

@@ -73,21 +73,30 @@ export class Descriptor {
   }
 
   /** `check` runs before each system call. */
-  write(offset: number, bytes: Buffer, check: ChangeCheck): Promise<void> {
-    return this.use('write', async (fd) => {
+  async write(offset: number, bytes: Buffer, check: ChangeCheck): Promise<void> {
+    this.#enter();
+    try {
       // What is not whole, for whatever reason, is finished below, or fails there in words.
       const gathered =
         bytes.length <= gatheredBytesMax ? await this.#gatherer.write(offset, bytes, check) : 'not-tried';
-      let done = gathered === 'not-tried' ? 0 : Math.max(gathered, 0);
-      while (done < bytes.length) {
-        const count = await persist(() => {
-          check();
-          return writeSome(fd, bytes, done, offset + done);
-        });
-        if (count === 0) throw new Failure('disk-error', 'write: no progress');
-        done += count;
-      }
-    });
+      const done = gathered === 'not-tried' ? 0 : Math.max(gathered, 0);
+      if (done < bytes.length) await this.#writeRest(offset, bytes, done, check);
+    } catch (error) {
+      throw diskFailure(error, this.kind, 'write');
+    } finally {
+      this.#leave();
+    }
+  }
+
+  async #writeRest(offset: number, bytes: Buffer, from: number, check: ChangeCheck): Promise<void> {
+    for (let done = from; done < bytes.length; ) {
+      const count = await persist(() => {
+        check();
+        return writeSome(this.#fd, bytes, done, offset + done);
+      });
+      if (count === 0) throw new Failure('disk-error', 'write: no progress');
+      done += count;
+    }
   }
 
   sync(): Promise<void> {
@@ -99,16 +108,24 @@ export class Descriptor {
    * `doing`; `run` deals with those that are none.
    */
   async use<Result>(doing: string, run: (fd: number) => Promise<Result>): Promise<Result> {
-    if (this.#life.at !== 'open') throw new Failure('unavailable', 'the disk is closed');
-    this.#users += 1;
+    this.#enter();
     try {
       return await run(this.#fd);
     } catch (error) {
       throw diskFailure(error, this.kind, doing);
     } finally {
-      this.#users -= 1;
-      if (this.#users === 0) this.#whenUnused?.();
+      this.#leave();
     }
+  }
+
+  #enter(): void {
+    if (this.#life.at !== 'open') throw new Failure('unavailable', 'the disk is closed');
+    this.#users += 1;
+  }
+
+  #leave(): void {
+    this.#users -= 1;
+    if (this.#users === 0) this.#whenUnused?.();
   }
 
   /** As {@link use}, for a change of `length` bytes at `offset` by other means than {@link write}. */

@@ -207,31 +207,29 @@ export class Connection {
   #gather(): { text: string; filled: number; large: { exchange: Exchange; payload: Buffer } | undefined } {
     let text = '';
     let filled = 0;
-    let exchange = this.#unsent[0];
-    while (exchange !== undefined) {
+    let large: { exchange: Exchange; payload: Buffer } | undefined;
+    for (let exchange = this.#unsent[0]; exchange !== undefined && large === undefined; exchange = this.#unsent[0]) {
       const { head, payload } = exchange;
       const copied = payload !== null && payload.length <= copiedBytesMax ? payload.length : 0;
       if (filled + text.length + head.length + copied > batchBytesMax) break;
       this.#unsent.shift();
       this.#sent.push(exchange);
       text += head;
-      if (payload !== null && payload.length > copiedBytesMax) {
-        return { ...this.#pack(text, filled), large: { exchange, payload } };
+      if (payload === null) continue;
+      if (copied === 0) {
+        large = { exchange, payload };
+        continue;
       }
-      if (payload !== null) {
-        this.#batch ??= bulkBuffer(batchBytesMax);
-        filled += this.#batch.write(text, filled, 'latin1');
-        filled += payload.copy(this.#batch, filled);
-        text = '';
-      }
-      exchange = this.#unsent[0];
+      this.#batch ??= bulkBuffer(batchBytesMax);
+      filled += this.#batch.write(text, filled, 'latin1');
+      filled += payload.copy(this.#batch, filled);
+      text = '';
     }
-    return { ...this.#pack(text, filled), large: undefined };
-  }
-
-  #pack(text: string, filled: number): { text: string; filled: number } {
-    if (filled === 0 || this.#batch === undefined) return { text, filled };
-    return { text: '', filled: filled + this.#batch.write(text, filled, 'latin1') };
+    if (filled > 0 && this.#batch !== undefined) {
+      filled += this.#batch.write(text, filled, 'latin1');
+      text = '';
+    }
+    return { text, filled, large };
   }
 
   /** The socket has finished with what it was given (or has failed, which it reports beside). */

@@ -267,8 +267,9 @@ export class ResponseParser {
   }
 
   #finish(): void {
-    const body = this.#collected.length === 0 ? nothing : Buffer.concat(this.#collected);
-    this.#collected = [];
+    const [first = nothing, ...more] = this.#collected;
+    const body = more.length === 0 ? first : Buffer.concat(this.#collected);
+    if (first !== nothing) this.#collected = [];
     // Nothing of the caller's buffer is touched once the response is reported.
     this.#destination = 0;
     if (this.#state.at !== 'stopped') this.#state = status;

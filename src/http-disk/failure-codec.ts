@@ -4,7 +4,7 @@
  * Promise: what is told as certainly not applied is certain: either the server itself said so, or no server could apply it.
  */
 import { Failure, type FailureCode } from '../base/failure.js';
-import type { ReceivedFields, SentFields } from './fields.js';
+import { instanceLines, type ReceivedFields } from './fields.js';
 import type { DiskAnswer, DiskRequest } from './messages.js';
 import { formatUnsatisfiedRange } from './ranges.js';
 
@@ -30,7 +30,8 @@ function isWireCode(code: string): code is WireCode {
 
 export interface EncodedFailure {
   readonly status: number;
-  readonly headers: SentFields;
+  /** Lines that end in CRLF. */
+  readonly headers: string;
   /** One line of text. */
   readonly body: string;
 }
@@ -63,17 +64,16 @@ export function encodeFailure(failure: Failure, { sizeBytes, answer, endpoint }:
   const { code } = failure;
   const status = isWireCode(code) ? statusOfCode[code] : code === 'wrong-disk' ? 412 : 500;
   const body = `${oneLine(failure.message)}\n`;
-  const headers: SentFields = {
-    'Content-Type': 'text/plain; charset=utf-8',
-    'Content-Length': String(Buffer.byteLength(body)),
-    'Cache-Control': 'no-store',
-  };
-  if (isWireCode(code)) headers['Disk-Error'] = code;
-  if (code === 'unavailable') headers['Retry-After'] = '1';
-  if (code === 'out-of-range' && sizeBytes !== undefined) headers['Content-Range'] = formatUnsatisfiedRange(sizeBytes);
-  if (answer?.instance !== undefined) headers['Disk-Instance'] = answer.instance;
-  if (answer?.clockMs !== undefined) headers['Disk-Clock'] = String(Math.floor(answer.clockMs));
-  if (endpoint !== undefined) headers['Disk-Endpoint'] = endpoint;
+  const length = Buffer.byteLength(body);
+  const headers =
+    `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${length}\r\nCache-Control: no-store\r\n` +
+    (isWireCode(code) ? `Disk-Error: ${code}\r\n` : '') +
+    (code === 'unavailable' ? 'Retry-After: 1\r\n' : '') +
+    (code === 'out-of-range' && sizeBytes !== undefined
+      ? `Content-Range: ${formatUnsatisfiedRange(sizeBytes)}\r\n`
+      : '') +
+    (answer === undefined ? '' : instanceLines(answer)) +
+    (endpoint === undefined ? '' : `Disk-Endpoint: ${endpoint}\r\n`);
   return { status, headers, body };
 }
 

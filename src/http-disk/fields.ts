@@ -6,8 +6,17 @@
 /** Header fields as received: names in lower case. */
 export type ReceivedFields = Readonly<Record<string, string | undefined>>;
 
-/** Header fields to send, spelt as plain HTTP clients of old expect them (`Accept-Ranges`, not `accept-ranges`). */
-export type SentFields = Record<string, string>;
+/** Which instance answers, and what its clock says: header lines. */
+export function instanceLines({
+  instance,
+  clockMs,
+}: {
+  instance: string | undefined;
+  clockMs: number | undefined;
+}): string {
+  const name = instance === undefined ? '' : `Disk-Instance: ${instance}\r\n`;
+  return clockMs === undefined ? name : `${name}Disk-Clock: ${Math.floor(clockMs)}\r\n`;
+}
 
 const digit0 = 0x30;
 const digit9 = 0x39;

@@ -80,10 +80,14 @@ export function parseExactRange(field: string): Positions | undefined {
  */
 export function parseContentRange(field: string): Positions | undefined {
   const slash = field.indexOf('/');
-  if (slash < 0 || !/^bytes /i.test(field)) return undefined;
-  const total = field.slice(slash + 1).trimEnd();
-  if (total !== '*' && total !== '-1' && decimal(total) === undefined) return undefined;
+  if (slash < 0 || !(field.startsWith('bytes ') || /^bytes /i.test(field))) return undefined;
+  const total = field.slice(slash + 1);
+  if (total !== '*' && !isTotal(total.trimEnd())) return undefined;
   return parsePositions(field, 6, slash);
+}
+
+function isTotal(text: string): boolean {
+  return text === '*' || text === '-1' || decimal(text) !== undefined;
 }
 
 function parsePositions(field: string, start: number, end: number): Positions | undefined {

@@ -6,7 +6,7 @@
 import { assert } from '../base/assert.js';
 import { Failure } from '../base/failure.js';
 import { isInside } from '../base/range.js';
-import { isId, type ReceivedFields, wholeNumber } from './fields.js';
+import { decimal, isId, overflow, type ReceivedFields, wholeNumber } from './fields.js';
 import type { DiskRequest, Epoch, WriteStamp } from './messages.js';
 import {
   formatContentRange,
@@ -117,9 +117,10 @@ function decodeRead(fields: ReceivedFields, sizeBytes: number): DiskRequest | Wh
 }
 
 function decodeWrite(fields: ReceivedFields, sizeBytes: number): DiskRequest {
-  const range = decodeContentRange(fields, sizeBytes);
-  if (range.length > bodyBytesMax) throw new Failure('too-large', `more than ${bodyBytesMax} bytes in one request`);
-  return { op: 'write', ...range, ...decodeDurability(fields) };
+  const { offset, length } = decodeContentRange(fields, sizeBytes);
+  if (length > bodyBytesMax) throw new Failure('too-large', `more than ${bodyBytesMax} bytes in one request`);
+  const { deferred, stamp } = decodeDurability(fields);
+  return { op: 'write', offset, length, deferred, stamp };
 }
 
 function decodeOperation(fields: ReceivedFields, sizeBytes: number): DiskRequest {
@@ -188,15 +189,30 @@ function decodeDurability(fields: ReceivedFields): { deferred: boolean; stamp: W
   return { deferred: true, stamp };
 }
 
+/** What one session's writes have in common, and how it was written: nearly every stamp is like the one before. */
+let lastPrefix = '';
+let lastIdentity: Omit<WriteStamp, 'deadlineMs'> | undefined;
+
 function decodeStamp(field: string | undefined): WriteStamp | undefined {
   if (field === undefined) return undefined;
-  const [session = '', epochText = '', instance = '', deadlineText = '', ...rest] = field.split(' ');
-  const epoch = decodeEpoch(epochText);
-  const deadlineMs = wholeNumber(deadlineText);
-  if (!isId(session) || epoch === undefined || !isId(instance) || deadlineMs === undefined || rest.length > 0) {
+  const end = field.lastIndexOf(' ');
+  const deadlineMs = decimal(field, end + 1);
+  if (lastIdentity === undefined || end !== lastPrefix.length || !field.startsWith(lastPrefix)) {
+    lastPrefix = field.slice(0, Math.max(end, 0));
+    lastIdentity = decodeIdentity(lastPrefix);
+  }
+  if (lastIdentity === undefined || deadlineMs === undefined || deadlineMs === overflow) {
     throw new Failure('invalid-request', 'Disk-Stamp is malformed');
   }
+  const { session, epoch, instance } = lastIdentity;
   return { session, epoch, instance, deadlineMs };
+}
+
+function decodeIdentity(text: string): Omit<WriteStamp, 'deadlineMs'> | undefined {
+  const [session = '', epochText = '', instance = '', ...rest] = text.split(' ');
+  const epoch = decodeEpoch(epochText);
+  if (!isId(session) || epoch === undefined || !isId(instance) || rest.length > 0) return undefined;
+  return { session, epoch, instance };
 }
 
 function decodeEpoch(text: string): Epoch | undefined {

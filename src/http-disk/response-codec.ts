@@ -8,7 +8,7 @@
 import { Failure } from '../base/failure.js';
 import type { Extent } from '../base/range.js';
 import { decodeFailure, decodeProbeFailure } from './failure-codec.js';
-import { isEndpoint, isId, listMembers, type ReceivedFields, type SentFields, wholeNumber } from './fields.js';
+import { instanceLines, isEndpoint, isId, listMembers, type ReceivedFields, wholeNumber } from './fields.js';
 import { decodeExtents, encodeExtents } from './map-codec.js';
 import { type DiskAnswer, type DiskDescription, type DiskRequest, type Feature, features } from './messages.js';
 import { formatContentRange, parseContentRange } from './ranges.js';
@@ -17,7 +17,8 @@ import type { WholeRead } from './request-codec.js';
 /** `body` is text; a read's data is not in here, but `Content-Length` counts it. */
 export interface EncodedResponse {
   readonly status: number;
-  readonly headers: SentFields;
+  /** Lines that end in CRLF, spelt as plain HTTP clients of old expect them (`Accept-Ranges`, not `accept-ranges`). */
+  readonly headers: string;
   readonly body: string;
 }
 
@@ -33,34 +34,31 @@ export function entityTag(disk: DiskFacts): string | undefined {
   return disk.readOnly && disk.instance !== undefined ? `"${disk.instance}"` : undefined;
 }
 
-function cacheFields(disk: DiskFacts): SentFields {
+function cacheLines(disk: DiskFacts): string {
   const etag = entityTag(disk);
   return etag === undefined
-    ? { 'Cache-Control': 'no-store, no-transform' }
-    : { 'Cache-Control': 'no-transform', ETag: etag };
+    ? 'Cache-Control: no-store, no-transform\r\n'
+    : `Cache-Control: no-transform\r\nETag: ${etag}\r\n`;
 }
 
 /** The answer to HEAD. */
 export function encodeDescription(description: DiskDescription): EncodedResponse {
-  const { instance, clockMs, endpoint } = description;
-  const headers: SentFields = {
-    'Accept-Ranges': 'bytes',
-    'Content-Length': String(description.sizeBytes),
-    'Content-Type': 'application/octet-stream',
-    ...cacheFields(description),
-  };
-  if (description.features.size > 0) headers['Disk-Features'] = [...description.features].join(', ');
-  headers['Disk-Block-Size'] = `${description.logicalBlockBytes}/${description.physicalBlockBytes}`;
-  if (description.readOnly) headers['Disk-Read-Only'] = '1';
-  if (instance !== undefined) headers['Disk-Instance'] = instance;
-  if (clockMs !== undefined) headers['Disk-Clock'] = String(Math.floor(clockMs));
-  if (endpoint !== undefined) headers['Disk-Endpoint'] = endpoint;
+  const { sizeBytes, readOnly, logicalBlockBytes, physicalBlockBytes, endpoint } = description;
+  const announced = [...description.features].join(', ');
+  const headers =
+    `Accept-Ranges: bytes\r\nContent-Length: ${sizeBytes}\r\nContent-Type: application/octet-stream\r\n` +
+    cacheLines(description) +
+    (announced === '' ? '' : `Disk-Features: ${announced}\r\n`) +
+    `Disk-Block-Size: ${logicalBlockBytes}/${physicalBlockBytes}\r\n` +
+    (readOnly ? 'Disk-Read-Only: 1\r\n' : '') +
+    instanceLines(description) +
+    (endpoint === undefined ? '' : `Disk-Endpoint: ${endpoint}\r\n`);
   return { status: 200, headers, body: '' };
 }
 
 /** The answer to a conditional request for what the client already has. */
 export function encodeNotModified(disk: DiskFacts): EncodedResponse {
-  return { status: 304, headers: cacheFields(disk), body: '' };
+  return { status: 304, headers: cacheLines(disk), body: '' };
 }
 
 /** The answer to a request that has succeeded. */
@@ -70,37 +68,30 @@ export function encodeAnswer(
   disk: DiskFacts,
 ): EncodedResponse {
   if (request.op === 'read') return encodeReadAnswer(request, answer, disk);
-  const extents = request.op === 'map' ? (answer.extents ?? []) : undefined;
-  const body = extents === undefined ? 'Ok.\n' : encodeExtents(extents);
-  const headers: SentFields = {
-    'Content-Type': extents === undefined ? 'text/plain; charset=utf-8' : 'application/json',
-    'Content-Length': String(Buffer.byteLength(body)),
-    'Cache-Control': 'no-store',
-  };
-  addInstance(headers, answer);
-  return { status: 200, headers, body };
+  if (request.op === 'map') {
+    const body = encodeExtents(answer.extents ?? []);
+    const lines = `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`;
+    return { status: 200, headers: `${lines}Cache-Control: no-store\r\n${instanceLines(answer)}`, body };
+  }
+  return { status: 200, headers: okLines + instanceLines(answer), body: okBody };
 }
+
+const okBody = 'Ok.\n';
+const okLines = `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${okBody.length}\r\nCache-Control: no-store\r\n`;
 
 function encodeReadAnswer(
   request: { offset: number; length: number },
   answer: DiskAnswer,
   disk: DiskFacts,
 ): EncodedResponse {
-  const headers: SentFields = {
-    'Accept-Ranges': 'bytes',
-    'Content-Length': String(request.length),
-    'Content-Type': 'application/octet-stream',
-    ...cacheFields(disk),
-  };
-  addInstance(headers, answer);
+  const { offset, length } = request;
+  const headers =
+    `Accept-Ranges: bytes\r\nContent-Length: ${length}\r\nContent-Type: application/octet-stream\r\n` +
+    cacheLines(disk) +
+    instanceLines(answer);
   if ('whole' in request) return { status: 200, headers, body: '' };
-  headers['Content-Range'] = formatContentRange(request.offset, request.length, disk.sizeBytes);
-  return { status: 206, headers, body: '' };
-}
-
-function addInstance(headers: SentFields, { instance, clockMs }: DiskAnswer): void {
-  if (instance !== undefined) headers['Disk-Instance'] = instance;
-  if (clockMs !== undefined) headers['Disk-Clock'] = String(Math.floor(clockMs));
+  const range = `Content-Range: ${formatContentRange(offset, length, disk.sizeBytes)}\r\n`;
+  return { status: 206, headers: headers + range, body: '' };
 }
 
 /**

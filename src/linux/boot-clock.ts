@@ -19,17 +19,17 @@ export function lookAgain(): void {
 }
 
 /**
- * It stands still while JavaScript runs without a break, until the next microtask or {@link lookAgain}: a call through the FFI library
- * costs a microsecond, and a batch of requests asks several times for each. The first look is later than the arrival of what is being
- * worked on. That a check may see a time that has just passed changes nothing: between any check and its system call the process may lose
- * the processor anyway, and that is what the fence is for (docs/failover.md, rule S8).
+ * It stands still until the next turn of the event loop, or {@link lookAgain}: a call through the FFI library costs a microsecond, and a
+ * batch of requests asks several times for each. Whoever takes in requests calls {@link lookAgain} before, so that the time in an answer is
+ * never one before its request came. That a check may see a time that has just passed changes nothing: between any check and its system
+ * call the process may lose the processor anyway, and that is what the fence is for (docs/failover.md, rule S8).
  */
 export const bootClock: Clock = {
   nowMs() {
     if (readMs !== undefined) return readMs;
     clockGettime.callOrThrow(CLOCK_BOOTTIME, timespec);
     readMs = Number(timespec[0]) * 1000 + Number(timespec[1]) / 1e6;
-    queueMicrotask(lookAgain);
+    setImmediate(lookAgain);
     return readMs;
   },
   after: (delayMs, run) => systemClock.after(delayMs, run),

@@ -14,7 +14,7 @@ import {
   encodeAnswer,
   encodeDescription,
 } from '../../src/http-disk/response-codec.js';
-import { receivedFields, receivedLines } from '../support/received-fields.js';
+import { receivedLines } from '../support/received-fields.js';
 
 const plainObject = { noNullPrototype: true };
 const sizeBytes = Number.MAX_SAFE_INTEGER;
@@ -72,7 +72,7 @@ test('an answer survives the trip', () => {
       const given = request.op === 'map' ? { ...answer, extents: someExtents(request, lengths) } : answer;
       const disk = { sizeBytes, readOnly: false, instance: by };
       const { status, headers, body } = encodeAnswer(request, given, disk);
-      assert.deepEqual(decodeAnswer(request, status, receivedFields(headers), body), given);
+      assert.deepEqual(decodeAnswer(request, status, receivedLines(headers), body), given);
     }),
   );
 });
@@ -107,7 +107,7 @@ test('a description survives the trip', () => {
   fc.assert(
     fc.property(description, (given) => {
       const { status, headers } = encodeDescription(given);
-      assert.deepEqual(decodeDescription(status, receivedFields(headers)), given);
+      assert.deepEqual(decodeDescription(status, receivedLines(headers)), given);
     }),
   );
 });
@@ -129,7 +129,7 @@ test('a failure survives the trip, with the instance and clock of who refused', 
         const answer = { instance: by, clockMs: at };
         const { status, headers, body } = encodeFailure(new Failure(code, text), { sizeBytes, answer });
         assert.match(body, /^[^\r\n]*\n$/u);
-        const fields = receivedFields(headers);
+        const fields = receivedLines(headers);
         assert.equal(decodeFailure(request, status, fields, body).code, code);
         assert.equal(fields['disk-instance'], by);
         assert.equal(fields['disk-clock'], String(at));

@@ -8,7 +8,7 @@ import type { DiskRequest } from '../../src/http-disk/messages.js';
 import { decodeRequest, encodeRequest } from '../../src/http-disk/request-codec.js';
 import { decodeAnswer, encodeAnswer } from '../../src/http-disk/response-codec.js';
 import { FakeClock, settled } from '../support/fake-clock.js';
-import { receivedFields, receivedLines } from '../support/received-fields.js';
+import { receivedLines } from '../support/received-fields.js';
 import { SimulatedMedium } from '../support/simulated-disk.js';
 
 const sizeBytes = 4096;
@@ -40,7 +40,7 @@ async function execute(server: DiskServer, { request: sent, byte }: Step): Promi
   const disk = server.disk;
   assert.ok(outcome.at === 'done' && disk !== undefined);
   const response = encodeAnswer(received, outcome.answer, disk);
-  decodeAnswer(sent, response.status, receivedFields(response.headers), response.body);
+  decodeAnswer(sent, response.status, receivedLines(response.headers), response.body);
   return into;
 }
 

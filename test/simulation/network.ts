@@ -9,7 +9,7 @@ import type { Backend, Probe } from '../../src/gateway/backend.js';
 import type { DiskAnswer } from '../../src/http-disk/messages.js';
 import { encodeRequest } from '../../src/http-disk/request-codec.js';
 import { decodeAnswer, decodeDescription } from '../../src/http-disk/response-codec.js';
-import { receivedFields } from '../support/received-fields.js';
+import { receivedLines } from '../support/received-fields.js';
 import type { Host, Life, Message, Response } from './host.js';
 import type { NetworkPlan } from './plan.js';
 import type { Process } from './process.js';
@@ -53,7 +53,7 @@ export class SimulatedBackend implements Backend {
     const { method, headers } = encodeRequest({ op: 'probe' });
     const response = await this.#exchange({ method, headers, body: undefined }, true);
     const endpoint = this.#host.address;
-    const description = decodeDescription(response.encoded.status, receivedFields(response.encoded.headers), endpoint);
+    const description = decodeDescription(response.encoded.status, receivedLines(response.encoded.headers), endpoint);
     const receivedAtMs = this.#gateway.process.nowMs();
     return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: false };
   }
@@ -62,7 +62,7 @@ export class SimulatedBackend implements Backend {
     const { method, headers } = encodeRequest(request);
     const body = bytes === null ? undefined : Buffer.from(bytes);
     const { encoded, data } = await this.#exchange({ method, headers, body }, false);
-    const answer = decodeAnswer(request, encoded.status, receivedFields(encoded.headers), encoded.body);
+    const answer = decodeAnswer(request, encoded.status, receivedLines(encoded.headers), encoded.body);
     if (into !== null) {
       if (data?.length !== into.length) throw new Failure('malformed-response', 'data of another length');
       data.copy(into);

@@ -1,14 +1,7 @@
 /** Header fields as they look after a trip over the network: names in lower case. */
 import type { ReceivedFields } from '../../src/http-disk/fields.js';
 
-/** From a response's fields. */
-export function receivedFields(sent: Readonly<Record<string, string>>): ReceivedFields {
-  const fields: Record<string, string> = {};
-  for (const name in sent) fields[lowerCase(name)] = sent[name] ?? '';
-  return fields;
-}
-
-/** From a request's header lines. */
+/** From header lines. */
 export function receivedLines(lines: string): ReceivedFields {
   const fields: Record<string, string> = {};
   for (const line of lines.split('\r\n')) {
