@@ -102,8 +102,6 @@ export class Connection implements Pumped {
     this.#isHeldBack = !this.#mayTake();
     this.#replies.advance();
     this.#throttle();
-    // Answers that needed no waiting have left: more of what has come may be taken, after the other connections' turn.
-    if (this.#isHeldBack && this.#mayTake()) this.#front.schedule(this);
   }
 
   /** Takes what has come; it may be overwritten afterwards. */

@@ -14,6 +14,7 @@ export interface HttpBenchOptions {
   readonly limits?: Partial<DiskServerLimits>;
   readonly front?: Partial<FrontLimits>;
   readonly host?: string;
+  readonly arrived?: () => void;
 }
 
 export class HttpBench {
@@ -25,7 +26,7 @@ export class HttpBench {
 
   private constructor(
     t: TestContext,
-    { medium = new SimulatedMedium(65_536), limits = {}, front = {} }: HttpBenchOptions,
+    { medium = new SimulatedMedium(65_536), limits = {}, front = {}, arrived = () => {} }: HttpBenchOptions,
   ) {
     this.#t = t;
     this.medium = medium;
@@ -34,7 +35,7 @@ export class HttpBench {
     this.core = new DiskServer({
       ...{ clock: systemClock, openDisk: () => medium.open(), killTimer: noKillTimer, newInstance, limits },
     });
-    this.binding = new HttpBinding({ core: this.core, clock: systemClock, limits: { sweepMs: 10, ...front } });
+    this.binding = new HttpBinding({ core: this.core, clock: systemClock, arrived, limits: { sweepMs: 10, ...front } });
   }
 
   static async started(t: TestContext, options: HttpBenchOptions = {}): Promise<HttpBench> {

@@ -98,6 +98,18 @@ test('reads that need no waiting are pipelined, too', async (t) => {
   await bench.until(() => bench.binding.heldBytes === 0);
 });
 
+test('before requests that have come are begun, it is said that something has arrived', async (t) => {
+  const seen: string[] = [];
+  const bench = await HttpBench.started(t, { arrived: () => seen.push('arrived') });
+  bench.hold(({ op }) => seen.push(op) === 0);
+  const client = await bench.client();
+  for (let round = 0; round < 3; round++) {
+    client.send(get(0, 512));
+    await client.response();
+  }
+  assert.deepEqual(seen, ['arrived', 'read', 'arrived', 'read', 'arrived', 'read']);
+});
+
 test('a plain write runs alone: what is pipelined behind it sees it', async (t) => {
   const bench = await HttpBench.started(t);
   const slow = bench.hold(({ op }) => op === 'write');

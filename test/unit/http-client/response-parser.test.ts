@@ -12,6 +12,17 @@ function outcome(expected: Expected, ...lines: string[]): string | undefined {
   return parse([expected], bytes(...lines)).at(-1);
 }
 
+test('each answer says its own instance, however much it looks like the one before', () => {
+  const names = ['abc', 'abc', 'abd', 'ab', 'abd'];
+  const answers = names.map((name) => `HTTP/1.1 200 OK\r\nDisk-Instance: ${name}\r\nContent-Length: 0\r\n\r\n`);
+  const log = parse(
+    names.map(() => get),
+    bytes(answers.join('')),
+  );
+  const heads = log.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line).instance);
+  assert.deepEqual(heads, names);
+});
+
 test('the fields of a head that a reader needs are attributes, whatever their case and blanks', () => {
   const [head] = parse(
     [{ method: 'GET', destination: { fill: 4 } }],

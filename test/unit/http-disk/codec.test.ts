@@ -21,6 +21,22 @@ test('an old gateway is understood', () => {
   });
 });
 
+test('a stamp that is nearly the one before is another one', () => {
+  const decode = (stamp: string) => {
+    const request = decodeRequest('PUT', { 'content-range': 'bytes 0-0/*', 'disk-stamp': stamp }, size);
+    return 'stamp' in request ? request.stamp : undefined;
+  };
+  const epoch = { generation: 1, counter: 2 };
+  assert.deepEqual(decode('s 1.2 i 5'), { session: 's', epoch, instance: 'i', deadlineMs: 5 });
+  assert.deepEqual(decode('s 1.2 i 6'), { session: 's', epoch, instance: 'i', deadlineMs: 6 });
+  assert.deepEqual(decode('s 1.2 ix 6'), { session: 's', epoch, instance: 'ix', deadlineMs: 6 });
+  assert.deepEqual(decode('t 1.2 ix 6'), { session: 't', epoch, instance: 'ix', deadlineMs: 6 });
+  assert.throws(() => decode('t 1.2 i? 6'), refusedAs('invalid-request'));
+  assert.throws(() => decode('t 1.2 i? 6'), refusedAs('invalid-request'));
+  assert.throws(() => decode('t 1.2 ix'), refusedAs('invalid-request'));
+  assert.deepEqual(decode('t 1.2 ix 6'), { session: 't', epoch, instance: 'ix', deadlineMs: 6 });
+});
+
 test('requests that cannot be served are refused with the right code', () => {
   const cases: [string, Record<string, string>, FailureCode][] = [
     ['PUT', {}, 'invalid-request'],
