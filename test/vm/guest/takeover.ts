@@ -82,10 +82,10 @@ for (const cache of ['writethrough', 'writeback']) {
 }
 
 machineCase(
-  'nbd-server is stopped until the kernel gives its sockets up, and goes on: a pause and no error, nothing lost',
+  'nbd-server is stopped until the kernel gives its only socket up, and goes on: a pause and no error, nothing lost',
   async (context) => {
     const server = await startServer(context, diskImage(context, 32 * mebibyte));
-    const { first, folder, load } = await mountedVolume(context, [server.url]);
+    const { first, folder, load } = await mountedVolume(context, [server.url], ['--connections', '1']);
     first.program.child.kill('SIGSTOP');
     const stopMs = performance.now();
     while ((await kernelLines(socketLost)).length === 0) {
