@@ -3,7 +3,7 @@
  * serves when it is told to.
  *
  *     predecessor                                  successor
- *     spawn, with the descriptors ───────────────▶ reads the record, finds a server
+ *     spawn, with the descriptors ───────────────▶ reads the record, finds a server, rehearses
  *                                 ◀─────── ready ──
  *     reads no more, answers what it has read
  *     yours, with the bytes not served ──────────▶ new generation on record
@@ -149,7 +149,7 @@ export class Predecessor {
    * Says that we are ready once `prepared` resolves, and resolves with what becomes ours by {@link Predecessor.take}. Rejects with a
    * `Failure` if nothing is going to.
    */
-  async offer(prepared: Promise<void>): Promise<Legacy> {
+  async offer(prepared: Promise<unknown>): Promise<Legacy> {
     await Promise.race([prepared, this.#legacy]);
     this.#say('ready', () => {});
     return this.#legacy;

@@ -31,6 +31,7 @@ import { DeviceHost } from './device-host.js';
 import { Predecessor, Successor } from './hand-over.js';
 import { Lineage } from './lineage.js';
 import { lineOf, remarkOn } from './nbd-server-lines.js';
+import { rehearse } from './rehearsal.js';
 import type { NbdServerOptions } from './nbd-server-options.js';
 import { RunFiles } from './run-files.js';
 import { SizeWatch } from './size-watch.js';
@@ -48,7 +49,7 @@ type Phase =
   | { readonly at: 'serving' }
   /** Serves as ever, while a successor gets ready. */
   | { readonly at: 'preparing'; readonly successor: Successor }
-  /** Serves no more, and has not given anything away. */
+  /** Serves no clients any more, soon not even the kernel, and has not given anything away. */
   | { readonly at: 'leaving'; readonly successor: Successor }
   /** `stop`: the signal that came meanwhile. */
   | { readonly at: 'given'; readonly successor: Successor; stop: StopSignal | undefined }
@@ -129,7 +130,9 @@ export class NbdServerProgram {
       this.#onSelected = resolve;
     });
     const gateway = this.#connect(lineage);
-    const { device, sockets } = await predecessor.offer(selected);
+    const { writeBack } = this.#options;
+    const prepared = selected.then(() => rehearse({ volume: gateway, clock: this.#clock, writeBack }));
+    const { device, sockets } = await predecessor.offer(prepared);
     // A stop before this leaves everything to the predecessor.
     if (this.#isStopping) return;
     lineage.ledger.change({ device });
@@ -202,20 +205,23 @@ export class NbdServerProgram {
 
   /** Rule T6: everything that was sent is answered, and nothing more is sent. */
   async #leaveTo(successor: Successor, gateway: Gateway): Promise<void> {
-    const beganMs = this.#clock.nowMs();
     const leaving: Phase = { at: 'leaving', successor };
     this.#phase = leaving;
     const isLeaving = () => this.#phase === leaving;
-    const sockets = (await this.#host?.handOver()) ?? [];
+    // The kernel is still served: whoever uses the device waits from here on only.
     await Promise.race([this.#nbd?.close(), sleep(this.#clock, closeWaitMs)]);
-    await becomeQuiet(gateway, this.#clock, isLeaving);
     if (!isLeaving()) return;
-    await gateway.close();
+    const beganMs = this.#clock.nowMs();
+    const sockets = (await this.#host?.handOver()) ?? [];
+    await becomeQuiet(gateway, this.#clock, isLeaving);
     if (!isLeaving()) return;
     const given: Phase = { at: 'given', successor, stop: undefined };
     this.#phase = given;
     this.#lineage?.ledger.release();
-    const outcome = await successor.give({ device: this.#lineage?.ledger.current.device, sockets }, this.#clock);
+    const giving = successor.give({ device: this.#lineage?.ledger.current.device, sockets }, this.#clock);
+    // In the same turn of the event loop, so that nothing more is sent; behind the message, which somebody waits for.
+    void gateway.close();
+    const outcome = await giving;
     if (outcome === 'taken') {
       this.#log.line(`Handed over to process ${successor.pid} within ${Math.round(this.#clock.nowMs() - beganMs)} ms.`);
       this.#exit(0);

@@ -22,6 +22,7 @@ import type { Clock, Timer } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import type { Disk } from '../disk/disk.js';
 import { DiskLife } from './disk-life.js';
+import type { WatchLimits } from './suspension-watch.js';
 import { within } from './within.js';
 
 /** Opens the disk. Rejects with a Failure that says why it cannot be opened now. It may take as long as it likes. */
@@ -45,8 +46,8 @@ export interface KeeperLimits {
   readonly stopWaitMs: number;
   /** How long a stop waits for the disk to close. */
   readonly closeWaitMs: number;
-  /** After once to twice that, a disk that can be suspended is asked whether it is, if an operation has not come back. */
-  readonly suspensionLookMs: number;
+  /** When a disk that can be suspended is asked whether it is, because an operation has not come back. */
+  readonly suspension: WatchLimits;
 }
 
 export interface KeeperOptions {
@@ -165,7 +166,7 @@ export class DiskKeeper {
   #opened(disk: Disk): void {
     const { clock, newInstance, limits, events } = this.#options;
     const life: DiskLife = new DiskLife(disk, newInstance(), {
-      ...{ clock, suspensionLookMs: limits.suspensionLookMs },
+      ...{ clock, suspension: limits.suspension },
       onSyncFailure: (failure) => this.#syncFailed(life, failure),
       onSuspension: (failure) => this.lost(life, failure),
     });

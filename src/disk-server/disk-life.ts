@@ -9,7 +9,7 @@ import { asFailure, Failure } from '../base/failure.js';
 import type { Disk } from '../disk/disk.js';
 import type { DiskFacts } from '../http-disk/response-codec.js';
 import { GroupCommit } from './group-commit.js';
-import { SuspensionWatch } from './suspension-watch.js';
+import { SuspensionWatch, type WatchLimits } from './suspension-watch.js';
 
 /** What is in progress on the disk. */
 export interface DiskUser {
@@ -19,7 +19,7 @@ export interface DiskUser {
 
 export interface LifeContext {
   readonly clock: Clock;
-  readonly suspensionLookMs: number;
+  readonly suspension: WatchLimits;
   readonly onSyncFailure: (failure: Failure) => void;
   /** Before those in progress are abandoned. */
   readonly onSuspension: (failure: Failure) => void;
@@ -29,22 +29,22 @@ export class DiskLife implements DiskFacts {
   readonly disk: Disk;
   readonly instance: string;
   readonly commit: GroupCommit;
-  /** When the size was looked at, in the server's clock. */
-  sizeCheckedMs: number;
+  /** When it was looked how large the disk is, and whether it is suspended, in the server's clock. */
+  checkedMs: number;
   /** In the order in which they began. */
   readonly #users = new Set<DiskUser>();
   readonly #watch: SuspensionWatch | undefined;
   #whenIdle: (() => void)[] = [];
 
   constructor(disk: Disk, instance: string, context: LifeContext) {
-    const { clock, suspensionLookMs, onSyncFailure, onSuspension } = context;
+    const { clock, suspension, onSyncFailure, onSuspension } = context;
     this.disk = disk;
     this.instance = instance;
-    this.sizeCheckedMs = clock.nowMs();
+    this.checkedMs = clock.nowMs();
     this.commit = new GroupCommit(() => disk.sync(), onSyncFailure);
     if (disk.suspension === undefined) return;
     this.#watch = new SuspensionWatch({
-      ...{ clock, lookMs: suspensionLookMs, users: this.#users, ask: disk.suspension },
+      ...{ ...suspension, clock, users: this.#users, ask: disk.suspension },
       suspended: (reason) => {
         const failure = new Failure('unavailable', reason);
         onSuspension(failure);
@@ -78,6 +78,11 @@ export class DiskLife implements DiskFacts {
     const waiting = this.#whenIdle;
     this.#whenIdle = [];
     for (const resolve of waiting) resolve();
+  }
+
+  /** Asks a disk that can be suspended whether it is, and resolves when {@link LifeContext.onSuspension} has been told if so. */
+  async checkSuspension(): Promise<void> {
+    await this.#watch?.check();
   }
 
   /** Resolves when no operation is in progress. */

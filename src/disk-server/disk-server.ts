@@ -45,8 +45,8 @@ export interface DiskServerLimits extends KeeperLimits {
   /** Dmax: the farthest deadline that is accepted, and how long a silent session is remembered. */
   readonly deadlineAheadMaxMs: number;
   readonly sessionsMax: number;
-  /** How old a size may be that a probe is told. */
-  readonly sizeAgeMaxMs: number;
+  /** How old may be what a probe is told, and how long it waits for news: the size, and that the disk is not suspended. */
+  readonly newsAgeMaxMs: number;
   /** Longer reads are not tried without a thread: copying takes its time, too. */
   readonly readNowBytesMax: number;
 }
@@ -57,14 +57,14 @@ const defaultLimits: DiskServerLimits = {
   operationMs: 30_000,
   deadlineAheadMaxMs: 60_000,
   sessionsMax: 4096,
-  sizeAgeMaxMs: 1000,
+  newsAgeMaxMs: 1000,
   readNowBytesMax: 128 * 1024,
   retryDelayMs: 1000,
   firstAttemptMs: 8000,
   slowOpenMs: 5000,
   stopWaitMs: 2000,
   closeWaitMs: 3000,
-  suspensionLookMs: 1000,
+  suspension: { patienceMs: 250, pauseMsMax: 1000 },
 };
 
 export interface DiskServerOptions {
@@ -147,11 +147,11 @@ export class DiskServer {
     return life === undefined ? plainAnswer : this.#answer(life, life.instance);
   }
 
-  /** The answer to HEAD. Looks again how large the disk is, unless that was done just before. Rejects with a Failure. */
+  /** The answer to HEAD. Looks again how the disk is, unless that was done just before. Rejects with a Failure. */
   async probe(): Promise<CoreDescription> {
     const life = this.#keeper.life;
     if (life === undefined) throw this.#keeper.refusal();
-    if (this.#clock.nowMs() - life.sizeCheckedMs >= this.#limits.sizeAgeMaxMs) await this.#refreshSize(life);
+    if (this.#clock.nowMs() - life.checkedMs >= this.#limits.newsAgeMaxMs) await this.#refresh(life);
     if (this.#keeper.life !== life) throw this.#keeper.refusal();
     return this.#describe(life);
   }
@@ -358,21 +358,28 @@ export class DiskServer {
     return { at: 'failed', failure, answer };
   }
 
-  /** A disk that does not answer keeps its old size: a probe tells whether the server lives, not how the disk is. */
-  async #refreshSize(life: DiskLife): Promise<void> {
-    life.sizeCheckedMs = this.#clock.nowMs();
-    // There is nobody to be told: the probe does not wait for it.
-    const user = { abandon: () => {} };
-    life.begin(user);
-    const refreshed = life.disk.refreshSize().then(
-      () => life.end(user),
-      (error: unknown) => {
-        const failure = asFailure(error);
+  /** Resolves in time: a disk that neither answers nor is known to be suspended keeps its old size. */
+  async #refresh(life: DiskLife): Promise<void> {
+    life.checkedMs = this.#clock.nowMs();
+    const news = Promise.all([life.checkSuspension(), this.#refreshSize(life)]);
+    await within(this.#clock, this.#limits.newsAgeMaxMs, news);
+  }
+
+  /** Resolves when the size is known, or it is known that it will not be. */
+  #refreshSize(life: DiskLife): Promise<void> {
+    return new Promise((resolve) => {
+      const user = { abandon: () => resolve() };
+      const ended = () => {
         life.end(user);
+        resolve();
+      };
+      life.begin(user);
+      life.disk.refreshSize().then(ended, (error: unknown) => {
+        const failure = asFailure(error);
+        ended();
         if (failure.code === 'unavailable') this.#keeper.lost(life, failure);
-      },
-    );
-    await within(this.#clock, this.#limits.sizeAgeMaxMs, refreshed);
+      });
+    });
   }
 
   #describe(life: DiskLife): CoreDescription {

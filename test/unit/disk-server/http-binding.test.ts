@@ -305,7 +305,7 @@ test('what was asked of one life of the disk is not done in the next', async (t)
 
 test('a read that waits for memory while the disk is opened anew is refused', async (t) => {
   const front = { pieceBytesMax: 65_536, responseBytesMax: 131_072, slowGraceMs: 60_000 };
-  const bench = await HttpBench.started(t, { front, limits: { sizeAgeMaxMs: 0 } });
+  const bench = await HttpBench.started(t, { front, limits: { newsAgeMaxMs: 0 } });
   const gate = bench.hold(({ op }) => op === 'read');
   const [holder, waiting, prober] = [await bench.client(), await bench.client(), await bench.client()];
   holder.send(get(0, 65_536), get(0, 65_536));

@@ -167,6 +167,14 @@ machineCase(
     drbdsetup.prints(status([connection('Secondary')], { role: 'Primary' }));
     await server.program.nth(/Disk open!\n/, 2);
     assert.equal((await read(server.url, 4 * mebibyte)).status, 206);
+
+    drbdsetup.prints(status([connection('Secondary')], { role: 'Primary', suspended: true, 'suspended-user': true }));
+    const headMs = performance.now();
+    await until('HEAD tells of it', async () => (await probe(server.url)).status === 503);
+    context.note(`HEAD is refused after ${Math.round(performance.now() - headMs)} ms`);
+    await server.program.line(/Disk lost: `DRBD has suspended the I\/O \(user\)`/);
+    drbdsetup.prints(status([connection('Secondary')], { role: 'Primary' }));
+    await server.program.nth(/Disk open!\n/, 3);
     assert.equal(await server.program.stop(), 0);
   },
   600_000,

@@ -1,6 +1,6 @@
 /** http-disk-server on a DRBD device: waiting for it, serving it, losing it, giving it back. */
 import assert from 'node:assert/strict';
-import { constants, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { constants, openSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { type CaseContext, machineCase } from './cases.js';
 import { answersSoon, type Peer, Peers, until } from './drbd-peers.js';
 import { probe, read, write } from './http.js';
@@ -129,6 +129,17 @@ async function askSuspended(context: CaseContext, server: Server, offset: number
   for (const { text } of answers) assert.match(text, /DRBD has suspended the I\/O/);
 }
 
+function hasOpen({ program }: Server, path: string): boolean {
+  const folder = `/proc/${program.child.pid}/fd`;
+  return readdirSync(folder).some((fd) => {
+    try {
+      return readlinkSync(`${folder}/${fd}`) === path;
+    } catch {
+      return false; // closed meanwhile
+    }
+  });
+}
+
 /** What the kernel keeps is meant to wait there: it is not to be reported. */
 function allowHungTasks(context: CaseContext): void {
   const patience = '/proc/sys/kernel/hung_task_timeout_secs';
@@ -138,7 +149,7 @@ function allowHungTasks(context: CaseContext): void {
 }
 
 machineCase(
-  'DRBD: suspended I/O: the disk is lost at once and waited for, and SIGTERM ends the server as far as the kernel allows',
+  'DRBD: suspended I/O: the disk is lost at once and waited for, HEAD alone tells of it, and SIGTERM ends the server as far as the kernel allows',
   async (context) => {
     const peers = await Peers.start(context, 'resource-and-stonith');
     const { a } = peers;
@@ -174,6 +185,15 @@ machineCase(
     assert.match((await read(server.url, 0)).text, /^before/);
     assert.equal((await write(server.url, 4096, 'after')).status, 200);
     assert.equal(times(server, 'Disk lost'), 1);
+
+    await peers.inSync();
+    await peers.cutLink();
+    const headMs = performance.now();
+    await until('HEAD tells of it', async () => (await probe(server.url)).status === 503);
+    context.note(`HEAD is refused after ${Math.round(performance.now() - headMs)} ms, with nothing in the kernel`);
+    await until('the device is closed', async () => !hasOpen(server, a.device));
+    await peers.mendLink();
+    await server.program.nth(/Disk open!\n/, 3);
 
     await peers.inSync();
     await peers.cutLink();
