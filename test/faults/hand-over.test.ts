@@ -109,7 +109,7 @@ async function stopWhenGiven(volume: Volume): Promise<number> {
   const { gateway } = volume;
   const successor = await beginHandOver(volume);
   gateway.program.signal('SIGSTOP');
-  await until('the successor has a server', () => gateway.program.stdout.split('Selected server').length === 3);
+  await until('the successor is ready', () => gateway.program.stdout.includes('Ready to take over'));
   // The line comes before the message to the predecessor; after it there is nothing to do.
   await untilAsleep('the successor waits', successor);
   process.kill(successor, 'SIGSTOP');
