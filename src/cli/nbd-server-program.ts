@@ -131,7 +131,9 @@ export class NbdServerProgram {
     });
     const gateway = this.#connect(lineage);
     const { writeBack } = this.#options;
-    const prepared = selected.then(() => rehearse({ volume: gateway, clock: this.#clock, writeBack }));
+    const prepared = selected
+      .then(() => rehearse({ volume: gateway, clock: this.#clock, writeBack }))
+      .then(() => this.#log.line('Ready to take over.'));
     const { device, sockets } = await predecessor.offer(prepared);
     // A stop before this leaves everything to the predecessor.
     if (this.#isStopping) return;

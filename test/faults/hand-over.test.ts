@@ -97,19 +97,25 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
+/** Its main thread has had nothing to do for a while. */
+async function untilAsleep(what: string, pid: number): Promise<void> {
+  const state = () => /\) (\w) /.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
+  let sleeping = 0;
+  await until(what, () => (sleeping = state() === 'S' ? sleeping + 1 : 0) > 10);
+}
+
 /** The predecessor has given everything to a successor that is stopped and cannot take it. */
 async function stopWhenGiven(volume: Volume): Promise<number> {
   const { gateway } = volume;
   const successor = await beginHandOver(volume);
   gateway.program.signal('SIGSTOP');
-  await until('the successor has a server', () => gateway.program.stdout.split('Selected server').length === 3);
+  await until('the successor is ready', () => gateway.program.stdout.includes('Ready to take over'));
   // The line comes before the message to the predecessor; after it there is nothing to do.
-  let sleeping = 0;
-  const state = () => /\) (\w) /.exec(readFileSync(`/proc/${successor}/stat`, 'utf8'))?.[1];
-  await until('the successor waits', () => (sleeping = state() === 'S' ? sleeping + 1 : 0) > 10);
+  await untilAsleep('the successor waits', successor);
   process.kill(successor, 'SIGSTOP');
   gateway.program.signal('SIGCONT');
   await until('the predecessor serves no more', () => !existsSync(gateway.socketPath));
+  await untilAsleep('the predecessor waits', gateway.program.pid);
   return successor;
 }
 

@@ -42,7 +42,7 @@ async function untilAsleep(what: string, pid: number): Promise<void> {
 async function stopWhenReady(gateway: Gateway): Promise<{ predecessor: number; successor: number }> {
   const pids = await beginHandOver(gateway);
   process.kill(pids.predecessor, 'SIGSTOP');
-  await gateway.program.nth(/Selected server/, 2);
+  await gateway.program.line(/Ready to take over/);
   // The line comes before the message to the predecessor; after it there is nothing to do.
   await untilAsleep('the successor waits', pids.successor);
   process.kill(pids.successor, 'SIGSTOP');
