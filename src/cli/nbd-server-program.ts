@@ -47,13 +47,22 @@ export interface NbdProgramOptions {
 type Phase =
   | { readonly at: 'starting' }
   | { readonly at: 'serving' }
-  /** Serves as ever, while a successor gets ready. */
-  | { readonly at: 'preparing'; readonly successor: Successor }
+  | Preparing
   /** Serves no clients any more, soon not even the kernel, and has not given anything away. */
   | { readonly at: 'leaving'; readonly successor: Successor }
   /** `stop`: the signal that came meanwhile. */
   | { readonly at: 'given'; readonly successor: Successor; stop: StopSignal | undefined }
   | { readonly at: 'stopping' };
+
+/**
+ * Serves as ever, while a successor gets ready. `isOutdated`: writes of a process before this one may still land at a server that is not in use
+ * any more, and the successor has read the record when it was in use (rule T3).
+ */
+interface Preparing {
+  readonly at: 'preparing';
+  readonly successor: Successor;
+  readonly isOutdated: () => boolean;
+}
 
 type StopSignal = 'SIGTERM' | 'SIGINT';
 
@@ -183,30 +192,41 @@ export class NbdServerProgram {
       return;
     }
     this.#log.line('SIGUSR2 received. Handing over to a successor...');
-    let preparing: Phase = this.#phase;
-    let successor: Successor | undefined;
+    let preparing: Preparing | undefined;
+    const isStopped = () => preparing !== undefined && this.#phase !== preparing;
     try {
       // There may have been no room for it until now. Twice: the second time is beside the first, as the successor's record will be.
       this.#lineage?.keep();
       this.#lineage?.keep();
-      successor = new Successor(lock, this.#host?.descriptors ?? []);
-      preparing = this.#phase = { at: 'preparing', successor };
-      await successor.whenReady(this.#clock);
+      preparing = this.#prepare(lock, gateway);
+      await preparing.successor.whenReady(this.#clock);
       await gateway.flush();
+      if (preparing.isOutdated())
+        throw new Failure('unavailable', 'the server in use has changed, and the successor does not know of it');
     } catch (error) {
-      successor?.dismiss();
-      if (this.#phase !== preparing) return;
+      preparing?.successor.dismiss();
+      if (isStopped()) return;
       this.#phase = { at: 'serving' };
       this.#log.line(`Not handed over: ${asFailure(error).message}. This process goes on.`);
       return;
     }
     // A device that is growing must be on record as it is.
     await this.#sizeWatch?.end();
-    if (this.#phase === preparing) await this.#leaveTo(successor, gateway);
+    if (!isStopped()) await this.#leaveTo(preparing, gateway);
+  }
+
+  #prepare(lock: number, gateway: Gateway): Preparing {
+    const servers = () => this.#lineage?.ledger.current.servers;
+    const known = servers();
+    const isOutdated = () => gateway.awaitsPredecessor && servers() !== known;
+    const successor = new Successor(lock, this.#host?.descriptors ?? []);
+    const preparing: Preparing = { at: 'preparing', successor, isOutdated };
+    this.#phase = preparing;
+    return preparing;
   }
 
   /** Rule T6: everything that was sent is answered, and nothing more is sent. */
-  async #leaveTo(successor: Successor, gateway: Gateway): Promise<void> {
+  async #leaveTo({ successor, isOutdated }: Preparing, gateway: Gateway): Promise<void> {
     const leaving: Phase = { at: 'leaving', successor };
     this.#phase = leaving;
     const isLeaving = () => this.#phase === leaving;
@@ -217,6 +237,11 @@ export class NbdServerProgram {
     const sockets = (await this.#host?.handOver()) ?? [];
     await becomeQuiet(gateway, this.#clock, isLeaving);
     if (!isLeaving()) return;
+    if (isOutdated()) {
+      successor.dismiss();
+      this.#leaveToNext('another server was chosen in the meantime');
+      return;
+    }
     const given: Phase = { at: 'given', successor, stop: undefined };
     this.#phase = given;
     this.#lineage?.ledger.release();
@@ -229,13 +254,18 @@ export class NbdServerProgram {
       this.#exit(0);
       return;
     }
-    this.#log.line('Not handed over: the successor has gone.');
-    if (given.stop !== undefined) {
-      if (outcome === 'refused') this.#lineage?.keep();
-      await this.#end();
+    if (given.stop === undefined) {
+      this.#leaveToNext('the successor has gone');
       return;
     }
-    // As after a crash.
+    this.#log.line('Not handed over: the successor has gone.');
+    if (outcome === 'refused') this.#lineage?.keep();
+    await this.#end();
+  }
+
+  /** As after a crash. */
+  #leaveToNext(why: string): void {
+    this.#log.line(`Not handed over: ${why}.`);
     this.#log.line('What it left waits for the next nbd-server of this name.');
     this.#exit(1);
   }

@@ -220,6 +220,11 @@ export class Gateway implements Volume {
     return this.#pool.pending === 0 && this.#order.isEmpty;
   }
 
+  /** Writes of a predecessor that died may still land: the server must not be changed without regard to them (rule T3). */
+  get awaitsPredecessor(): boolean {
+    return this.#pool.awaitsPredecessor;
+  }
+
   #giveUpAtMs(): number {
     return this.#options.clock.nowMs() + this.#options.ioTimeoutMs;
   }

@@ -129,6 +129,11 @@ export class Pool {
     return this.#inherited?.owesCommit === true;
   }
 
+  /** Writes of a predecessor that died may still land (rule T3). */
+  get awaitsPredecessor(): boolean {
+    return this.#inherited !== undefined && !this.#inherited.isOver(this.#options.clock.nowMs());
+  }
+
   /** Jobs that wait or are in flight. */
   get pending(): number {
     return this.#waiting.size + this.#inFlight.size;

@@ -6,7 +6,7 @@ import test, { type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { projectRoot, startCommand, temporaryFolder } from '../support/processes.js';
-import { seededFile, startDiskServer, startGateway } from '../support/stack.js';
+import { seededFile, serverInUse, startDiskServer, startGateway } from '../support/stack.js';
 
 const mebibyte = 1024 * 1024;
 
@@ -133,6 +133,35 @@ test('a successor that dies before it is ready: the process goes on', async (t) 
   const next = await beginHandOver(volume);
   await gateway.program.line('stdout', /Handed over to process/);
   process.kill(next, 'SIGTERM');
+  assert.deepEqual(await gateway.program.end(), { code: 0, signal: null });
+});
+
+test('another server is chosen while a successor gets ready, and writes of a process that died may still land: not handed over', async (t) => {
+  const successors: number[] = [];
+  t.after(() => successors.forEach((pid) => signal(pid, 'SIGKILL')));
+  const disk = seededFile(t, 1, mebibyte);
+  const [first, second] = [await startDiskServer(t, disk), await startDiskServer(t, disk)];
+  const urls = [first.url, second.url];
+  const died = await startGateway(t, urls);
+  await died.program.line('stdout', /Selected server/);
+  const name = /^\[(.*?)\] /.exec(died.program.stdout)?.[1] ?? '';
+  await died.program.kill();
+  const options = ['--nbd-name', name, '--request-timeout', '1s'];
+  const gateway = await startGateway(t, urls, options);
+  await gateway.program.line('stdout', /Selected server/);
+  const inUse = serverInUse(gateway, [first, second]);
+  const volume: Volume = { gateway, name, successors, leftovers: () => [] };
+  const successor = await beginHandOver(volume);
+  process.kill(successor, 'SIGSTOP');
+  // It answers nothing, but whatever it has been sent may still land.
+  inUse.program.signal('SIGSTOP');
+  const client = await NbdClient.connect(gateway.socketPath);
+  t.after(() => client.close());
+  await client.read(0, 4096);
+  process.kill(successor, 'SIGCONT');
+  await gateway.program.line('stdout', /Not handed over: the server in use has changed, .*\. This process goes on\./);
+  await client.read(0, 4096);
+  gateway.program.signal('SIGTERM');
   assert.deepEqual(await gateway.program.end(), { code: 0, signal: null });
 });
 
