@@ -11,6 +11,7 @@ import {
   mebibyte,
   readDevice,
   startGateway,
+  type Server,
   startServer,
   writeDevice,
 } from './volume.js';
@@ -81,8 +82,12 @@ machineCase(
     const urls = servers.map(({ url }) => url);
     const gateway = await startGateway(context, urls, { args: ['--connections', '1'] });
     const { name, socketPath } = gateway;
+    // The second one, if the first was slow to answer.
+    const isUsed = ({ url }: Server) => gateway.program.output.includes(`Selected server: \`${url}`);
+    const [used, other] = [servers.find(isUsed), servers.find((server) => !isUsed(server))];
+    assert.ok(used !== undefined && other !== undefined);
     await fill('/run/filler');
-    await servers[0]?.program.kill();
+    await used.program.kill();
     await writeDevice(gateway.device);
     // Where writes go now is not on record, and what is on record is not true any more.
     assert.match(gateway.program.output, /cannot be written, nobody will be able to take over from us: `ENOSPC`/);
@@ -90,8 +95,8 @@ machineCase(
     gateway.program.child.kill('SIGUSR2');
     await gateway.program.line(/Not handed over: .*`ENOSPC`\. This process goes on/);
     await run('rm', ['/run/filler']);
-    await startServer(context, disk, { port: servers[0]?.port ?? 0 });
-    await servers[1]?.program.kill();
+    await startServer(context, disk, { port: used.port });
+    await other.program.kill();
     await writeDevice(gateway.device);
     assert.ok(existsSync(recordOf(name)));
     await gateway.program.kill();
