@@ -149,7 +149,7 @@ export class Predecessor {
    * Says that we are ready once `prepared` resolves, and resolves with what becomes ours by {@link Predecessor.take}. Rejects with a
    * `Failure` if nothing is going to.
    */
-  async offer(prepared: Promise<unknown>): Promise<Legacy> {
+  async offer(prepared: Promise<void>): Promise<Legacy> {
     await Promise.race([prepared, this.#legacy]);
     this.#say('ready', () => {});
     return this.#legacy;

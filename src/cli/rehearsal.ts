@@ -7,8 +7,9 @@
 import { Socket } from 'node:net';
 import { BufferPool } from '../base/buffer-pool.js';
 import { ByteBudget } from '../base/byte-budget.js';
-import { type Clock, sleep } from '../base/clock.js';
+import type { Clock } from '../base/clock.js';
 import type { Volume } from '../base/volume.js';
+import { within } from '../base/within.js';
 import type { Backend, Probe } from '../gateway/backend.js';
 import { Gateway, type GatewayOptions } from '../gateway/gateway.js';
 import { noLedger } from '../gateway/ledger.js';
@@ -41,16 +42,11 @@ export async function rehearse({ volume, clock, writeBack }: RehearsalOptions): 
   const context = { volume: readingFrom(volume, scratch), buffers, budget: new ByteBudget(idleBufferBytesMax) };
   const socket = new KernelSocket(ours, context, Buffer.alloc(0), () => {});
   const kernel = new Kernel(theirs);
-  const isComplete = await within(clock, kernel.play());
+  const isComplete = await within(clock, rehearsalMsMax, kernel.play());
   kernel.end();
   socket.destroy();
   await scratch.close();
   return isComplete;
-}
-
-async function within(clock: Clock, played: Promise<void>): Promise<boolean> {
-  const isPlayed = played.then(() => true);
-  return Promise.race([isPlayed, sleep(clock, rehearsalMsMax).then(() => false)]);
 }
 
 /** What the kernel would be at the other end of a device's socket. */

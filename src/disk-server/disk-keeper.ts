@@ -20,10 +20,10 @@ import { assert } from '../base/assert.js';
 import type { Channel } from '../base/channel.js';
 import type { Clock, Timer } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
+import { within } from '../base/within.js';
 import type { Disk } from '../disk/disk.js';
 import { DiskLife } from './disk-life.js';
 import type { WatchLimits } from './suspension-watch.js';
-import { within } from './within.js';
 
 /** Opens the disk. Rejects with a Failure that says why it cannot be opened now. It may take as long as it likes. */
 export type DiskOpener = () => Promise<Disk>;

@@ -12,6 +12,7 @@ import type { Clock } from '../base/clock.js';
 import { asFailure, Failure } from '../base/failure.js';
 import { type ByteRange, type Extent, isInside } from '../base/range.js';
 import { TimeLimit } from '../base/time-limit.js';
+import { within } from '../base/within.js';
 import { RangeLock } from '../disk/range-lock.js';
 import { extentsMax } from '../http-disk/map-codec.js';
 import type {
@@ -32,7 +33,6 @@ import { Operation, type Work } from './operation.js';
 import { type Outcome, plainAnswer } from './outcome.js';
 import { SessionTable } from './session-table.js';
 import { Slots } from './slots.js';
-import { within } from './within.js';
 import { refuseArrival, refuseStart } from './write-guard.js';
 
 export interface DiskServerLimits extends KeeperLimits {

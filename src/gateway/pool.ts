@@ -474,7 +474,7 @@ export class Pool {
     });
     void Promise.allSettled(asked).then(() => {
       this.#pump();
-      if (!inherited.isOver(clock.nowMs())) clock.after(inheritedCheckPeriodMs, () => this.#watchInherited());
+      if (this.awaitsPredecessor) clock.after(inheritedCheckPeriodMs, () => this.#watchInherited());
     });
   }
 

@@ -216,7 +216,7 @@ export class Connection {
       this.#sent.push(exchange);
       text += head;
       if (payload === null) continue;
-      if (copied === 0) {
+      if (payload.length > copiedBytesMax) {
         large = { exchange, payload };
         continue;
       }

@@ -222,10 +222,7 @@ export class ResponseHead {
 
   /** Nearly always the one of the answer before: then the same string, which is compared faster, too. */
   #instanceAt(bytes: Buffer, start: number, end: number): string {
-    const last = this.#lastInstance;
-    let same = last.length === end - start ? 0 : -1;
-    while (same >= 0 && same < last.length) same = bytes[start + same] === last.charCodeAt(same) ? same + 1 : -1;
-    if (same < 0) this.#lastInstance = bytes.toString('latin1', start, end);
+    if (!isText(bytes, start, end, this.#lastInstance)) this.#lastInstance = bytes.toString('latin1', start, end);
     return this.#lastInstance;
   }
 
@@ -302,6 +299,15 @@ function readNumber(bytes: Buffer, start: number, end: number): number {
 function isName(bytes: Buffer, at: number, name: Buffer): boolean {
   for (let index = 0; index < name.length; index++) {
     if (((bytes[at + index] ?? 0) | 0x20) !== name[index]) return false;
+  }
+  return true;
+}
+
+/** Whether `bytes[start, end)` is `text`, in latin1. */
+function isText(bytes: Buffer, start: number, end: number, text: string): boolean {
+  if (end - start !== text.length) return false;
+  for (let index = 0; index < text.length; index++) {
+    if (bytes[start + index] !== text.charCodeAt(index)) return false;
   }
   return true;
 }

@@ -267,9 +267,8 @@ export class ResponseParser {
   }
 
   #finish(): void {
-    const [first = nothing, ...more] = this.#collected;
-    const body = more.length === 0 ? first : Buffer.concat(this.#collected);
-    if (first !== nothing) this.#collected = [];
+    const body = joined(this.#collected);
+    if (body !== nothing) this.#collected = [];
     // Nothing of the caller's buffer is touched once the response is reported.
     this.#destination = 0;
     if (this.#state.at !== 'stopped') this.#state = status;
@@ -330,6 +329,10 @@ export class ResponseParser {
     }
     this.#finish();
   }
+}
+
+function joined(chunks: readonly Buffer[]): Buffer {
+  return chunks.length > 1 ? Buffer.concat(chunks) : (chunks[0] ?? nothing);
 }
 
 function hexDigit(code: number): number {

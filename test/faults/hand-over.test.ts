@@ -4,6 +4,7 @@ import { appendFileSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { asleep } from '../support/asleep.js';
 import { NbdClient } from '../../demo/nbd-client.js';
 import { projectRoot, startCommand, temporaryFolder } from '../support/processes.js';
 import { seededFile, serverInUse, startDiskServer, startGateway } from '../support/stack.js';
@@ -97,13 +98,6 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
-/** Its main thread has had nothing to do for a while. */
-async function untilAsleep(what: string, pid: number): Promise<void> {
-  const state = () => /\) (\w) /.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
-  let sleeping = 0;
-  await until(what, () => (sleeping = state() === 'S' ? sleeping + 1 : 0) > 10);
-}
-
 /** The predecessor has given everything to a successor that is stopped and cannot take it. */
 async function stopWhenGiven(volume: Volume): Promise<number> {
   const { gateway } = volume;
@@ -111,11 +105,11 @@ async function stopWhenGiven(volume: Volume): Promise<number> {
   gateway.program.signal('SIGSTOP');
   await until('the successor is ready', () => gateway.program.stdout.includes('Ready to take over'));
   // The line comes before the message to the predecessor; after it there is nothing to do.
-  await untilAsleep('the successor waits', successor);
+  await until('the successor waits', asleep(successor));
   process.kill(successor, 'SIGSTOP');
   gateway.program.signal('SIGCONT');
   await until('the predecessor serves no more', () => !existsSync(gateway.socketPath));
-  await untilAsleep('the predecessor waits', gateway.program.pid);
+  await until('the predecessor waits', asleep(gateway.program.pid));
   return successor;
 }
 

@@ -5,7 +5,6 @@ import { createServer, createConnection, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
-import { bootClock, lookAgain } from '../../../src/linux/boot-clock.js';
 import { deviceNumber } from '../../../src/linux/device-number.js';
 import { errnoName, errnoOf, SystemError } from '../../../src/linux/errno.js';
 import { tryLock } from '../../../src/linux/flock.js';
@@ -55,23 +54,6 @@ test('errors of fs and of the FFI have the same names', async (t) => {
   assert.equal(errnoName(11), 'EAGAIN');
   assert.equal(errnoName(95), 'EOPNOTSUPP');
   assert.equal(errnoOf(new Error('no system error')), undefined);
-});
-
-test('the boot clock goes on at the rate of /proc/uptime and never back', () => {
-  const uptimeMs = () => Number(execFileSync('cat', ['/proc/uptime'], { encoding: 'utf8' }).split(' ')[0]) * 1000;
-  const before = uptimeMs();
-  lookAgain();
-  const now = bootClock.nowMs();
-  const after = uptimeMs();
-  assert.ok(before - 20 <= now && now <= after + 20, `${before} ${now} ${after}`);
-  let last = now;
-  for (let round = 0; round < 1000; round += 1) {
-    lookAgain();
-    const next = bootClock.nowMs();
-    assert.ok(next >= last);
-    last = next;
-  }
-  assert.ok(last > now);
 });
 
 test('a lock is had by one open file at a time, and freed by its close', (t) => {

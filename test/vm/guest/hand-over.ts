@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { asleep } from '../../support/asleep.js';
 import { type CaseContext, machineCase } from './cases.js';
 import { run } from './commands.js';
 import { mount } from './filesystems.js';
@@ -31,20 +32,13 @@ async function beginHandOver(gateway: Gateway): Promise<{ predecessor: number; s
   return { predecessor, successor: Number(children()) };
 }
 
-/** Its main thread has had nothing to do for a while. */
-async function untilAsleep(what: string, pid: number): Promise<void> {
-  const state = () => /\) (\w) /.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1];
-  let sleeping = 0;
-  await until(what, () => (sleeping = state() === 'S' ? sleeping + 1 : 0) > 10);
-}
-
 /** Both are stopped (SIGSTOP), the successor ready and waiting, the predecessor not knowing it yet. */
 async function stopWhenReady(gateway: Gateway): Promise<{ predecessor: number; successor: number }> {
   const pids = await beginHandOver(gateway);
   process.kill(pids.predecessor, 'SIGSTOP');
   await gateway.program.line(/Ready to take over/);
   // The line comes before the message to the predecessor; after it there is nothing to do.
-  await untilAsleep('the successor waits', pids.successor);
+  await until('the successor waits', asleep(pids.successor));
   process.kill(pids.successor, 'SIGSTOP');
   return pids;
 }
@@ -54,7 +48,7 @@ async function stopWhenGiven(gateway: Gateway): Promise<{ predecessor: number; s
   const pids = await stopWhenReady(gateway);
   process.kill(pids.predecessor, 'SIGCONT');
   await until('the predecessor serves no clients any more', () => !existsSync(gateway.socketPath));
-  await untilAsleep('the predecessor waits', pids.predecessor);
+  await until('the predecessor waits', asleep(pids.predecessor));
   return pids;
 }
 

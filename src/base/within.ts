@@ -1,5 +1,5 @@
 /** Waiting for something, but not for ever. */
-import type { Clock } from '../base/clock.js';
+import type { Clock } from './clock.js';
 
 /** True when `promise`, which must not reject, resolves within `limitMs` of `clock`; false when the time is over. */
 export function within(clock: Clock, limitMs: number, promise: Promise<unknown>): Promise<boolean> {
