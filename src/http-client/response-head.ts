@@ -4,6 +4,7 @@
  * a field that nobody needs costs one pass over its bytes and no memory.
  */
 import { Failure } from '../base/failure.js';
+import { FamiliarHead } from './familiar-head.js';
 
 /** The head of one response, status line to empty line. More is malformed. */
 export const headBytesMax = 16 * 1024;
@@ -77,9 +78,30 @@ export class ResponseHead {
   oddDiskField = false;
 
   #lastInstance = '';
+  /** The last head that was read line by line: what is in the attributes. */
+  readonly #familiar = new FamiliarHead();
   #lines = 0;
   #bytes: Buffer = statusLineStart;
   #fieldsStart = 0;
+
+  /**
+   * Reads the whole head that starts at `at`, if it lies in `bytes[at, end)` and is like the last one that was read line by line. Returns
+   * where the body starts, or {@link incomplete}: it has to be read line by line.
+   */
+  readFamiliar(bytes: Buffer, at: number, end: number): number {
+    const familiar = this.#familiar;
+    const next = familiar.match(bytes, at, end);
+    if (next === incomplete) return incomplete;
+    this.rangeFirst = familiar.rangeFirst;
+    this.rangeLast = familiar.rangeLast;
+    this.clockMs = familiar.clockMs;
+    return next;
+  }
+
+  /** The head that has been read lies in `bytes[start, end)`: others like it are familiar from now on. */
+  learn(bytes: Buffer, start: number, end: number): void {
+    this.#familiar.learn(bytes, start, end, { range: this.rangeFirst >= 0, clock: this.clockMs >= 0 && !this.oddDiskField });
+  }
 
   /**
    * Reads the status line in `bytes[at, end)`. Returns where the next line starts, or {@link incomplete}.

@@ -136,6 +136,13 @@ export class ResponseParser {
 
   /** Reads lines straight from what has arrived, and carries what is left of a line or head. */
   #readLines(bytes: Buffer, at: number, end: number): number {
+    if (this.#state.at === 'status') {
+      const next = this.#head.readFamiliar(bytes, at, end);
+      if (next !== incomplete) {
+        this.#headComplete(bytes, at, this.#awaited());
+        return next;
+      }
+    }
     this.#lineStart = at;
     if (this.#readTo(bytes, at, end)) return this.#lineStart;
     const rest = end - at;
@@ -179,6 +186,7 @@ export class ResponseParser {
       if (state.at === 'fields' && ResponseHead.isEnd(bytes, this.#lineStart, end)) {
         this.#lineStart += 2;
         if (this.#lineStart - start > headBytesMax) throw tooLong();
+        this.#head.learn(bytes, start, this.#lineStart);
         this.#headComplete(bytes, start, state.method);
         return true;
       }
@@ -207,13 +215,18 @@ export class ResponseParser {
   }
 
   #readStatus(bytes: Buffer, at: number, end: number): number {
-    const method = this.#handler.awaited();
-    if (method === undefined) throw malformed('bytes that answer no request');
+    const method = this.#awaited();
     const next = this.#head.readStatusLine(bytes, at, end);
     if (next === incomplete) return incomplete;
     this.#fieldsOffset = next - at;
     this.#state = { at: 'fields', method };
     return next;
+  }
+
+  #awaited(): Method {
+    const method = this.#handler.awaited();
+    if (method === undefined) throw malformed('bytes that answer no request');
+    return method;
   }
 
   #headComplete(bytes: Buffer, start: number, method: Method): void {
