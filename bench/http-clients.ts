@@ -67,9 +67,11 @@ async function ownClient(url: string): Promise<Client> {
   await backend.probe();
   return {
     name: 'ours',
-    read: async (offset, into) => {
-      await backend.send({ op: 'read', offset, length: into.length }, null, into);
-    },
+    read: (offset, into) =>
+      new Promise((resolve, failed) => {
+        const completion = { answered: () => resolve(), failed };
+        backend.send({ op: 'read', offset, length: into.length }, null, into, completion);
+      }),
     close: () => Promise.resolve(backend.abandon()),
   };
 }

@@ -11,7 +11,7 @@ export interface Volume {
   readonly readOnly: boolean;
 
   /** Fills `into`. After the promise settles, nobody writes into it any more. */
-  read(offset: number, into: Buffer): Promise<void>;
+  read(offset: number, into: Buffer): Promise<unknown>;
 
   /**
    * Writes `bytes`, which must come from the buffer pool that the two share: the volume owns them from now on, and gives

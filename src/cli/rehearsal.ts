@@ -10,7 +10,7 @@ import { ByteBudget } from '../base/byte-budget.js';
 import type { Clock } from '../base/clock.js';
 import type { Volume } from '../base/volume.js';
 import { within } from '../base/within.js';
-import type { Backend, Probe } from '../gateway/backend.js';
+import type { Backend, Completion, Probe } from '../gateway/backend.js';
 import { Gateway, type GatewayOptions } from '../gateway/gateway.js';
 import { noLedger } from '../gateway/ledger.js';
 import { Session } from '../gateway/session.js';
@@ -132,8 +132,8 @@ class StandIn implements Backend {
     return { description, sentAtMs: atMs, receivedAtMs: atMs, endpoint: undefined, oneAtATime: false };
   }
 
-  async send(): Promise<DiskAnswer> {
-    return this.#answer();
+  send(_request: unknown, _bytes: unknown, _into: unknown, completion: Completion): void {
+    queueMicrotask(() => completion.answered(this.#answer()));
   }
 
   async refuses(): Promise<boolean> {

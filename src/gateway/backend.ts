@@ -2,9 +2,10 @@
  * One HTTP server, as the gateway sees it: requests go in, answers come out, over whatever connections it takes.
  * Implemented over real sockets by http-client/, and over a simulated network by the tests.
  *
- * Every method rejects with a `Failure` only, and none has a time-out of its own: the gateway, which owns time, gives up
+ * Whatever fails is a `Failure`, and no method has a time-out of its own: the gateway, which owns time, gives up
  * on a server by {@link Backend.abandon}.
  */
+import type { Failure } from '../base/failure.js';
 import type { DiskAnswer, DiskDescription, DiskRequest } from '../http-disk/messages.js';
 
 export interface Backend {
@@ -20,10 +21,15 @@ export interface Backend {
 
   /**
    * Sends one request. `bytes`: a write's payload. `into`: where a read's data goes, exactly `length` bytes.
-   * Both belong to the backend until the promise settles.
+   * Both belong to the backend until `completion` has been told, which it is once, and not before this returns.
    * Transmission starts at once: how much is in flight is the caller's business.
    */
-  send(request: Exclude<DiskRequest, { op: 'probe' }>, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer>;
+  send(
+    request: Exclude<DiskRequest, { op: 'probe' }>,
+    bytes: Buffer | null,
+    into: Buffer | null,
+    completion: Completion,
+  ): void;
 
   /**
    * Connects to exactly this `ADDRESS:PORT`, around any proxy, sends nothing, and closes at once. Resolves with true only
@@ -32,10 +38,16 @@ export interface Backend {
   refuses(endpoint: string): Promise<boolean>;
 
   /**
-   * Gives up every connection, probes included: each outstanding promise rejects with `connection-lost`, no answer of
-   * theirs is delivered any more, and their buffers are not touched again. The backend can be used again at once.
+   * Gives up every connection, probes included: each outstanding request fails with `connection-lost`, though not before this returns;
+   * no answer is delivered any more, and no buffer is touched again. The backend can be used again at once.
    */
   abandon(): void;
+}
+
+/** Who is told what became of a request. A promise for each would cost a tenth of the gateway's time. */
+export interface Completion {
+  answered(answer: DiskAnswer): void;
+  failed(failure: Failure): void;
 }
 
 export interface Probe {

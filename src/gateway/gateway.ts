@@ -106,7 +106,7 @@ export class Gateway implements Volume {
     });
   }
 
-  read(offset: number, into: Buffer): Promise<void> {
+  read(offset: number, into: Buffer): Promise<unknown> {
     const turn = this.#order.readTurn(offset, into.length);
     const giveUpAtMs = this.#giveUpAtMs();
     return turn === undefined
@@ -236,12 +236,12 @@ export class Gateway implements Volume {
 
   // --- reads and writes ---
 
-  async #read(offset: number, into: Buffer, giveUpAtMs: number): Promise<void> {
+  #read(offset: number, into: Buffer, giveUpAtMs: number): Promise<unknown> {
+    if (into.length === 0) return Promise.resolve();
     if (into.length <= pieceBytesMax) {
-      if (into.length > 0) await this.#pool.perform({ op: 'read', offset, length: into.length, into }, giveUpAtMs);
-      return;
+      return this.#pool.perform({ op: 'read', offset, length: into.length, into }, giveUpAtMs);
     }
-    await allDone(pieces(offset, into.length, pieceBytesMax), (start, length) => {
+    return allDone(pieces(offset, into.length, pieceBytesMax), (start, length) => {
       const from = start - offset;
       return this.#pool.perform(
         { op: 'read', offset: start, length, into: into.subarray(from, from + length) },

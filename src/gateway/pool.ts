@@ -252,10 +252,10 @@ export class Pool {
     job.deadlineMs = stamp?.deadlineMs ?? 0;
     this.#inFlight.add(job);
     if (!isSmall(job)) this.#inFlightLargeBytes += bytesOnTheWire(job);
-    attachment.backend.send(plan.request, plan.bytes, plan.into).then(
-      (answer) => this.#answered(job, attachment, answer),
-      (error: unknown) => this.#failed(job, attachment, asFailure(error)),
-    );
+    attachment.backend.send(plan.request, plan.bytes, plan.into, {
+      answered: (answer) => this.#answered(job, attachment, answer),
+      failed: (failure) => this.#failed(job, attachment, failure),
+    });
   }
 
   #stamp(attachment: Attachment, nowMs: number): WriteStamp | undefined {

@@ -4,6 +4,7 @@
  * expected; every other answer becomes a `Failure`.
  */
 import { asFailure, Failure } from '../base/failure.js';
+import type { Completion } from '../gateway/backend.js';
 import type { DiskAnswer, DiskRequest } from '../http-disk/messages.js';
 import { encodeRequest } from '../http-disk/request-codec.js';
 import { decodeAnswer } from '../http-disk/response-codec.js';
@@ -49,8 +50,7 @@ export class DiskExchange implements Exchange {
   readonly #changes: boolean;
   readonly #into: Buffer | null;
   readonly #server: ServerView;
-  readonly #resolve: (answer: DiskAnswer) => void;
-  readonly #reject: (failure: Failure) => void;
+  readonly #completion: Completion;
   /** What the answer comes to; undefined: its fields and body have to be decoded together. */
   #answer: DiskAnswer | undefined = undefined;
   #status = 0;
@@ -61,8 +61,7 @@ export class DiskExchange implements Exchange {
     bytes: Buffer | null,
     into: Buffer | null,
     server: ServerView,
-    resolve: (answer: DiskAnswer) => void,
-    reject: (failure: Failure) => void,
+    completion: Completion,
   ) {
     const { method, headers } = encodeRequest(request);
     this.#request = request;
@@ -71,8 +70,7 @@ export class DiskExchange implements Exchange {
     this.#isGuarded = guardOf(request) !== undefined;
     this.#into = into;
     this.#server = server;
-    this.#resolve = resolve;
-    this.#reject = reject;
+    this.#completion = completion;
     this.lane = laneOf(request);
     this.method = method;
     this.payload = bytes;
@@ -158,17 +156,24 @@ export class DiskExchange implements Exchange {
     try {
       answer = this.#answer ?? this.#decode(body.toString());
     } catch (error) {
-      this.#reject(asFailure(error));
+      this.#failLater(asFailure(error));
       return;
     }
     // What we write ourselves changes the validators of a plain server.
     if (this.#changes) this.#server.guard.forget();
-    this.#resolve(answer);
+    this.#completion.answered(answer);
   }
 
   fail(failure: Failure, isUnsent: boolean): void {
     const isCertain = !isUnsent || failure.row.outcome === 'not-applied';
-    this.#reject(isCertain ? failure : new Failure('unavailable', `not sent: ${failure.message}`, { cause: failure }));
+    this.#failLater(
+      isCertain ? failure : new Failure('unavailable', `not sent: ${failure.message}`, { cause: failure }),
+    );
+  }
+
+  /** Failures come while connections are being closed, or before the request has left: whoever hears of one may do much. */
+  #failLater(failure: Failure): void {
+    queueMicrotask(() => this.#completion.failed(failure));
   }
 }
 

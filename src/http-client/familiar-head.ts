@@ -31,7 +31,12 @@ export class FamiliarHead {
    * From now on heads like the one in `bytes[start, end)` are recognized, in which the numbers of the `readable` fields may differ: a
    * field that could not be read has to stay as it is.
    */
-  learn(bytes: Buffer, start: number, end: number, readable: { readonly range: boolean; readonly clock: boolean }): void {
+  learn(
+    bytes: Buffer,
+    start: number,
+    end: number,
+    readable: { readonly range: boolean; readonly clock: boolean },
+  ): void {
     this.rangeFirst = -1;
     this.rangeLast = -1;
     this.clockMs = -1;

@@ -7,8 +7,7 @@ import { assert } from '../base/assert.js';
 import type { Clock } from '../base/clock.js';
 import { Failure } from '../base/failure.js';
 import { isInside } from '../base/range.js';
-import type { Backend, Probe } from '../gateway/backend.js';
-import type { DiskAnswer } from '../http-disk/messages.js';
+import type { Backend, Completion, Probe } from '../gateway/backend.js';
 import { type Resolver, systemResolver } from './addresses.js';
 import type { Dial } from './connection.js';
 import { isRefused } from './dial.js';
@@ -79,17 +78,17 @@ export class HttpBackend implements Backend {
     return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: !probed.connection.isPersistent };
   }
 
-  send(request: SentRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {
+  send(request: SentRequest, bytes: Buffer | null, into: Buffer | null, completion: Completion): void {
     assert((bytes?.length ?? null) === (request.op === 'write' ? request.length : null), 'a write has its payload');
     assert((into?.length ?? null) === (request.op === 'read' ? request.length : null), 'a read has its destination');
     const { view, lanes } = this.#server;
     if (request.op === 'write' && !isInside(request.offset, request.length, view.sizeBytes ?? 0)) {
       // An old server would make its file grow.
-      return Promise.reject(new Failure('out-of-range', 'a write must end before the end of the disk'));
+      const failure = new Failure('out-of-range', 'a write must end before the end of the disk');
+      queueMicrotask(() => completion.failed(failure));
+      return;
     }
-    return new Promise((resolve, reject) => {
-      lanes.send(new DiskExchange(request, bytes, into, view, resolve, reject));
-    });
+    lanes.send(new DiskExchange(request, bytes, into, view, completion));
   }
 
   refuses(endpoint: string): Promise<boolean> {

@@ -3,9 +3,9 @@
  * each other, are held back for seconds, arrive after their sender has given them up, and arrive at the successor of the process that
  * they were meant for. An attempt to connect may be made twice.
  */
-import { Failure } from '../../src/base/failure.js';
+import { asFailure, Failure } from '../../src/base/failure.js';
 import type { CoreRequest } from '../../src/disk-server/disk-server.js';
-import type { Backend, Probe } from '../../src/gateway/backend.js';
+import type { Backend, Completion, Probe } from '../../src/gateway/backend.js';
 import type { DiskAnswer } from '../../src/http-disk/messages.js';
 import { encodeRequest } from '../../src/http-disk/request-codec.js';
 import { decodeAnswer, decodeDescription } from '../../src/http-disk/response-codec.js';
@@ -58,7 +58,14 @@ export class SimulatedBackend implements Backend {
     return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: false };
   }
 
-  async send(request: CoreRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {
+  send(request: CoreRequest, bytes: Buffer | null, into: Buffer | null, completion: Completion): void {
+    this.#ask(request, bytes, into).then(
+      (answer) => completion.answered(answer),
+      (error: unknown) => completion.failed(asFailure(error)),
+    );
+  }
+
+  async #ask(request: CoreRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {
     const { method, headers } = encodeRequest(request);
     const body = bytes === null ? undefined : Buffer.from(bytes);
     const { encoded, data } = await this.#exchange({ method, headers, body }, false);

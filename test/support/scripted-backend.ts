@@ -3,7 +3,7 @@
  * http-client/'s own tests and test/faults/ have real sockets.
  */
 import { Failure } from '../../src/base/failure.js';
-import type { Backend, Probe } from '../../src/gateway/backend.js';
+import type { Backend, Completion, Probe } from '../../src/gateway/backend.js';
 import { type DiskAnswer, type DiskDescription, type DiskRequest, features } from '../../src/http-disk/messages.js';
 import type { FakeClock } from './fake-clock.js';
 
@@ -64,8 +64,8 @@ export class ScriptedBackend implements Backend {
     return new Promise((_, reject) => void this.#rejects.add(reject));
   }
 
-  send(request: Sent, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {
-    return new Promise((resolve, reject) => {
+  send(request: Sent, bytes: Buffer | null, into: Buffer | null, completion: Completion): void {
+    const answered = new Promise<DiskAnswer>((resolve, reject) => {
       const instance =
         'stamp' in request ? request.stamp?.instance : 'instance' in request ? request.instance : undefined;
       const leave = () => {
@@ -89,6 +89,10 @@ export class ScriptedBackend implements Backend {
       this.outstanding.push(entry);
       if (this.automatic) entry.answer();
     });
+    answered.then(
+      (answer) => completion.answered(answer),
+      (failure: Failure) => completion.failed(failure),
+    );
   }
 
   refuses(): Promise<boolean> {

@@ -7,6 +7,7 @@ import { ManualClock } from './manual-clock.js';
 import {
   type Answer,
   backendFor,
+  ask,
   codeOf,
   diskAnswer,
   type RawRequest,
@@ -55,7 +56,7 @@ test('a request of one class does not hold back those of another', async (t) => 
     if (request.method === 'HEAD' || isSmallRead) proper(request);
     else held.push(request);
   });
-  const others = [backend.send(flush, null, null), read(backend, 0, 1 << 20), write(backend, 0, Buffer.alloc(512, 1))];
+  const others = [ask(backend, flush, null, null), read(backend, 0, 1 << 20), write(backend, 0, Buffer.alloc(512, 1))];
   await server.until(() => held.length === 3);
   await read(backend, 0, 512);
   for (const request of held) proper(request);
@@ -68,7 +69,7 @@ test('connections are bounded, however much is asked for at once', async (t) => 
   const all: Promise<unknown>[] = [];
   for (let index = 0; index < 64; index++) {
     all.push(read(backend, index * 4096, 4096), read(backend, index * 4096, 100_000));
-    all.push(write(backend, index * 4096, Buffer.alloc(8192, index)), backend.send(flush, null, null));
+    all.push(write(backend, index * 4096, Buffer.alloc(8192, index)), ask(backend, flush, null, null));
   }
   await server.until(() => held.length === all.length);
   assert.equal(server.open, 6);
@@ -242,10 +243,10 @@ test('abandon rejects everything, touches no buffer any more, and leaves a backe
   const { backend, server } = await start(t, answer);
   const into = Buffer.alloc(100_000, 0xee);
   const outcomes = [
-    codeOf(backend.send({ op: 'read', offset: 0, length: into.length }, null, into)),
+    codeOf(ask(backend, { op: 'read', offset: 0, length: into.length }, null, into)),
     codeOf(read(backend, 0, 512)),
     codeOf(write(backend, 0, Buffer.alloc(3 << 20))),
-    codeOf(backend.send(flush, null, null)),
+    codeOf(ask(backend, flush, null, null)),
     codeOf(read(backend, 0, 512)),
   ];
   await server.until(() => held.length >= 3);

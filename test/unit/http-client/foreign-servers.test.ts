@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { OldServer } from '../../support/old-server.js';
 import { findProgram, needs } from '../../support/tools.js';
-import { backendFor, codeOf, diskAnswer, RawServer, read, session, testDisk, write } from './raw-server.js';
+import { ask, backendFor, codeOf, diskAnswer, RawServer, read, session, testDisk, write } from './raw-server.js';
 
 const disk = testDisk(1 << 20);
 
@@ -79,7 +79,7 @@ test('what the old server does not have is a certain refusal', async (t) => {
   const { server } = await startOld(t);
   const backend = backendFor(t, server.url);
   await backend.probe();
-  assert.equal(await codeOf(backend.send({ op: 'flush' }, null, null)), 'unsupported');
+  assert.equal(await codeOf(ask(backend, { op: 'flush' }, null, null)), 'unsupported');
   assert.equal(await codeOf(read(backend, disk.length - 100, 512)), 'out-of-range');
 });
 
@@ -100,7 +100,7 @@ test('ours where an old server was, while nobody asked: it is not taken for the 
   t.after(() => again.close());
   const zero = { op: 'zero', offset: 0, length: 512, mayTrim: true, fast: false, deferred: false } as const;
   assert.equal(
-    await codeOf(backend.send(zero, null, null)),
+    await codeOf(ask(backend, zero, null, null)),
     'connection-lost',
     'it is not the answer of the server asked',
   );

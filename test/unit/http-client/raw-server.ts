@@ -8,7 +8,8 @@ import type { TLSSocket } from 'node:tls';
 import { systemClock } from '../../../src/base/clock.js';
 import { HttpBackend, type HttpBackendOptions } from '../../../src/http-client/http-backend.js';
 import { parseServerUrl } from '../../../src/http-client/target.js';
-import type { DiskRequest } from '../../../src/http-disk/messages.js';
+import type { SentRequest } from '../../../src/http-client/exchange.js';
+import type { DiskAnswer } from '../../../src/http-disk/messages.js';
 
 export interface RawRequest {
   readonly method: string;
@@ -191,6 +192,16 @@ export function backendFor(t: TestContext, url: string, options: Partial<HttpBac
   return backend;
 }
 
+/** {@link HttpBackend.send}, with a promise for the answer. */
+export function ask(
+  backend: HttpBackend,
+  request: SentRequest,
+  bytes: Buffer | null,
+  into: Buffer | null,
+): Promise<DiskAnswer> {
+  return new Promise((answered, failed) => backend.send(request, bytes, into, { answered, failed }));
+}
+
 export function read(
   backend: HttpBackend,
   offset: number,
@@ -198,12 +209,12 @@ export function read(
   instanceId?: string,
 ): Promise<{ data: Buffer; instance: string | undefined }> {
   const data = Buffer.alloc(length, 0xee);
-  const request: DiskRequest = { op: 'read', offset, length, instance: instanceId };
-  return backend.send(request, null, data).then((answer) => ({ data, instance: answer.instance }));
+  const request: SentRequest = { op: 'read', offset, length, instance: instanceId };
+  return ask(backend, request, null, data).then((answer) => ({ data, instance: answer.instance }));
 }
 
 export function write(backend: HttpBackend, offset: number, bytes: Buffer): Promise<unknown> {
-  return backend.send({ op: 'write', offset, length: bytes.length, deferred: false }, bytes, null);
+  return ask(backend, { op: 'write', offset, length: bytes.length, deferred: false }, bytes, null);
 }
 
 /** The code of the failure that `promise` rejects with. */

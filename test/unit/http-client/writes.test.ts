@@ -6,6 +6,7 @@ import type { WriteStamp } from '../../../src/http-disk/messages.js';
 import {
   type Answer,
   backendFor,
+  ask,
   codeOf,
   diskAnswer,
   instance,
@@ -54,10 +55,10 @@ test('writes of many sizes, all at once, arrive as they are, with their length a
 test('each operation is sent as the protocol has it', async (t) => {
   const { backend, server } = await start(t, diskAnswer(Buffer.alloc(8192), { announces: session, fields: instance }));
   const range = { offset: 4096, length: 512 };
-  await backend.send({ op: 'write', ...range, deferred: true, stamp }, Buffer.alloc(512), null);
-  await backend.send({ op: 'zero', ...range, deferred: false, stamp, mayTrim: true, fast: false }, null, null);
-  await backend.send({ op: 'trim', ...range, deferred: false, stamp }, null, null);
-  const flushed = await backend.send({ op: 'flush', instance: 'one' }, null, null);
+  await ask(backend, { op: 'write', ...range, deferred: true, stamp }, Buffer.alloc(512), null);
+  await ask(backend, { op: 'zero', ...range, deferred: false, stamp, mayTrim: true, fast: false }, null, null);
+  await ask(backend, { op: 'trim', ...range, deferred: false, stamp }, null, null);
+  const flushed = await ask(backend, { op: 'flush', instance: 'one' }, null, null);
   assert.deepEqual(flushed, { instance: 'one', clockMs: 1001 });
   const seen = server.requests.map(({ method, fields }) => [
     method,
@@ -82,7 +83,7 @@ test('a map is decoded', async (t) => {
     const body = '[[4096,"data"],[4096,"hole"]]';
     request.reply(['HTTP/1.1 200 OK', `Content-Length: ${body.length}`, ...instance, '', body].join('\r\n'));
   });
-  const answer = await backend.send({ op: 'map', offset: 0, length: 8192, instance: 'one' }, null, null);
+  const answer = await ask(backend, { op: 'map', offset: 0, length: 8192, instance: 'one' }, null, null);
   assert.deepEqual(answer.extents, [
     { offset: 0, length: 4096, kind: 'data' },
     { offset: 4096, length: 4096, kind: 'hole' },
@@ -91,7 +92,7 @@ test('a map is decoded', async (t) => {
 
 test('a stamped write that is answered without an instance is not taken as done', async (t) => {
   const { backend } = await start(t, diskAnswer(Buffer.alloc(8192), { announces: session }));
-  const sent = backend.send({ op: 'write', offset: 0, length: 4, deferred: false, stamp }, Buffer.alloc(4), null);
+  const sent = ask(backend, { op: 'write', offset: 0, length: 4, deferred: false, stamp }, Buffer.alloc(4), null);
   assert.equal(await codeOf(sent), 'malformed-response');
 });
 
