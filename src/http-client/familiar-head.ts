@@ -8,6 +8,8 @@
 const headBytesMax = 1024;
 /** Numbers of as many digits are safe integers, whatever they are. */
 const digitsMax = 15;
+/** From here on the runtime's own comparison is faster than a loop. */
+const nativeBytesMin = 48;
 const digit0 = 0x30;
 const nothing: Uint8Array = new Uint8Array(0);
 
@@ -88,6 +90,7 @@ function changing(what: Changing['what'], indices: [number, number] | undefined)
 function endOfSame(known: Uint8Array, from: number, to: number, bytes: Buffer, at: number, end: number): number {
   const stop = at + to - from;
   if (stop > end) return -1;
+  if (to - from >= nativeBytesMin) return bytes.compare(known, from, to, at, stop) === 0 ? stop : -1;
   for (let index = from, place = at; index < to; index++, place++) {
     if (known[index] !== bytes[place]) return -1;
   }
