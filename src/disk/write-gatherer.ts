@@ -1,15 +1,15 @@
 /**
- * Gathers small writes that come in the same turn of the event loop, or while earlier ones are under way, into batches.
- * Promise: at most two threads of the pool are in use; a write waits for at most the batches that were under way when it came and
- * those gathered before it; each is checked when its batch is handed to a thread, however long it has waited; a result that is
+ * Gathers small writes that come in the same turn of the event loop, or while earlier ones are under way, into batches: one at a time,
+ * because a file system lets one thread at a time write to a file, and a second one would only wait for it.
+ * Promise: a write waits for at most the batch that was under way when it came and those gathered before it; each is checked when its batch is handed to a thread, however long it has waited; a result that is
  * not a whole write is left to the caller to finish or to fail.
  */
+import { assert } from '../base/assert.js';
 import { batchedWritesMax, type SmallWrite, WriteBatch, type WriteResult } from '../linux/batched-write.js';
 import type { ChangeCheck } from './disk.js';
 
 /** Longer writes are better off on a thread of their own. */
 export const gatheredBytesMax = 64 * 1024;
-const batchesAtOnceMax = 2;
 
 interface Gathered extends SmallWrite {
   readonly check: ChangeCheck;
@@ -24,13 +24,10 @@ export class WriteGatherer {
   readonly #fd: number;
   readonly #openBatch: () => Batch | undefined;
   #gathered: Gathered[] = [];
-  readonly #free: Batch[] = [];
-  #open = 0;
-  #underWay = 0;
-  #scheduled = false;
-  #closed = false;
-  /** Whether this machine can do it at all. */
-  #supported = true;
+  /** Undefined: none is open yet; null: this machine cannot do it. */
+  #batch: Batch | undefined | null;
+  #isUnderWay = false;
+  #isScheduled = false;
 
   constructor(fd: number, openBatch: () => Batch | undefined = () => WriteBatch.open()) {
     this.#fd = fd;
@@ -44,10 +41,10 @@ export class WriteGatherer {
   write(offset: number, bytes: Buffer, check: ChangeCheck): Promise<WriteResult> {
     return new Promise((resolve, reject) => {
       this.#gathered.push({ offset, bytes, check, resolve, reject });
-      if (this.#scheduled || this.#underWay === batchesAtOnceMax) return;
-      this.#scheduled = true;
+      if (this.#isScheduled || this.#isUnderWay) return;
+      this.#isScheduled = true;
       process.nextTick(() => {
-        this.#scheduled = false;
+        this.#isScheduled = false;
         this.#start();
       });
     });
@@ -55,44 +52,37 @@ export class WriteGatherer {
 
   /** To be called when no write is under way any more. */
   close(): void {
-    this.#closed = true;
-    for (const batch of this.#free.splice(0)) batch.close();
+    assert(!this.#isUnderWay, 'closed while writes are under way');
+    this.#batch?.close();
+    this.#batch = null;
   }
 
   #start(): void {
-    if (this.#gathered.length === 0 || this.#underWay === batchesAtOnceMax) return;
+    if (this.#isUnderWay || this.#gathered.length === 0) return;
     const gathered = this.#gathered.splice(0, batchedWritesMax);
     // One alone is faster on the ordinary way.
-    const batch = gathered.length > 1 ? this.#take() : undefined;
-    if (batch === undefined) {
+    const batch = gathered.length > 1 ? this.#opened() : null;
+    if (batch === null) {
       for (const { resolve } of gathered) resolve('not-tried');
       this.#start();
       return;
     }
     const writes = gathered.filter(mayStart);
     if (writes.length === 0) {
-      this.#free.push(batch);
       this.#start();
       return;
     }
-    this.#underWay += 1;
+    this.#isUnderWay = true;
     void batch.write(this.#fd, writes).then((results) => {
-      this.#underWay -= 1;
-      if (this.#closed) batch.close();
-      else this.#free.push(batch);
+      this.#isUnderWay = false;
       for (const [index, { resolve }] of writes.entries()) resolve(results[index] ?? 'not-tried');
       this.#start();
     });
-    this.#start();
   }
 
-  #take(): Batch | undefined {
-    const free = this.#free.pop();
-    if (free !== undefined || !this.#supported || this.#open === batchesAtOnceMax) return free;
-    const batch = this.#openBatch();
-    if (batch === undefined) this.#supported = false;
-    else this.#open += 1;
-    return batch;
+  #opened(): Batch | null {
+    if (this.#batch === undefined) this.#batch = this.#openBatch() ?? null;
+    return this.#batch;
   }
 }
 
