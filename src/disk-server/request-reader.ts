@@ -8,6 +8,7 @@
  *
  * Promise: any split of the bytes gives the same heads, bodies and ends; less than a head and one chunk of input is kept.
  */
+import { FamiliarHead } from './familiar-head.js';
 import { type BodyFraming, headBytesMax, MalformedRequest, parseHead, type RequestHead } from './request-head.js';
 
 export type RequestEvent =
@@ -41,6 +42,7 @@ const chunkLine = /^([0-9A-Fa-f]{1,12})[\t ]*(?:;[\t -~\x80-\xff]*)?$/;
 export class RequestReader {
   #input: Buffer = nothing;
   #at = 0;
+  readonly #familiar = new FamiliarHead();
   #state: State = inHead;
   /** How much of the input has been searched for the end of the head. */
   #searched = 0;
@@ -106,11 +108,21 @@ export class RequestReader {
   #readHead(): RequestEvent | undefined {
     this.#skipEmptyLines();
     const start = this.#at;
+    const familiar = this.#familiar.match(this.#input, start);
+    if (familiar !== undefined) {
+      this.#at = this.#familiar.end;
+      return this.#began(familiar);
+    }
     const stop = this.#input.indexOf(headEnd, Math.max(start, this.#searched - 3));
     if (stop < 0 || stop - start > headBytesMax) return this.#judgePartialHead(start);
     this.#at = stop + headEnd.length;
     const head = parseHead(this.#input.toString('latin1', start, stop));
     if (head instanceof MalformedRequest) return this.#broken(head);
+    this.#familiar.learn(head, this.#input, start, this.#at);
+    return this.#began(head);
+  }
+
+  #began(head: RequestHead): RequestEvent {
     this.#state = stateFor(head.body);
     return { at: 'head', head };
   }

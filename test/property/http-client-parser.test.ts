@@ -78,6 +78,51 @@ test('whole responses are read as they were written, and any split of the bytes 
   );
 });
 
+test('a head is read as if it were the first one, however like the ones before it', () => {
+  const number = fc.oneof(
+    fc.nat(),
+    fc.constantFrom('', '00', '*', '9007199254740991', '9007199254740993', '99999999999999999999'),
+  );
+  const fields = fc.record({
+    first: number,
+    last: number,
+    total: fc.constantFrom('100', '*'),
+    clock: fc.option(number, { nil: undefined }),
+    isTwice: fc.boolean(),
+    clockComesFirst: fc.boolean(),
+  });
+  const damage = fc.option(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { freq: 3, nil: undefined });
+  const oneHead = fc.tuple(fields, damage).map(([{ first, last, total, clock, isTwice, clockComesFirst }, hit]) => {
+    const range = `Content-Range: bytes ${first}-${last}/${total}`;
+    const clocks = clock === undefined ? [] : Array.from({ length: isTwice ? 2 : 1 }, () => `Disk-Clock: ${clock}`);
+    const lines = clockComesFirst ? [...clocks, range] : [range, ...clocks];
+    const text = ['HTTP/1.1 206 Partial', 'Content-Length: 4', ...lines, '', 'data'].join('\r\n');
+    const bytes = Buffer.from(text);
+    if (hit !== undefined) bytes[hit[0] % bytes.length] = hit[1];
+    return bytes;
+  });
+  const expected: Expected = { method: 'GET', destination: { fill: 4 } };
+  fc.assert(
+    fc.property(fc.array(oneHead, { minLength: 2, maxLength: 12 }), (heads) => {
+      const whole: Buffer[] = [];
+      for (const bytes of heads) {
+        const alone = parse([expected], [bytes]);
+        if (alone.at(-1) !== 'between') break; // what follows is part of it
+        whole.push(bytes);
+      }
+      const apart = whole.flatMap((bytes) => parse([expected], [bytes]).slice(0, -1));
+      assert.deepEqual(
+        parse(
+          whole.map(() => expected),
+          whole,
+        ).slice(0, -1),
+        apart,
+      );
+    }),
+    { numRuns: 2000 },
+  );
+});
+
 test('also what is damaged, garbled or cut off reads the same however it is split', () => {
   const damage = fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 }), fc.nat({ max: 3 })), { maxLength: 4 });
   fc.assert(
