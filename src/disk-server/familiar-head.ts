@@ -82,5 +82,5 @@ function endOfValue(bytes: Buffer, at: number): number {
   for (let byte = bytes[at] ?? 0; byte !== carriageReturn; byte = bytes[++end] ?? 0) {
     if (byte < space || byte > tilde) return -1;
   }
-  return end === at || bytes[at] === space || bytes[end - 1] === space ? -1 : end;
+  return bytes[at] === space || bytes[end - 1] === space ? -1 : end;
 }

@@ -36,8 +36,8 @@ function cut(bytes: Buffer, cuts: readonly number[]): Buffer[] {
 
 const body = fc.uint8Array({ minLength: 1, maxLength: 300 }).map((bytes) => Buffer.from(bytes));
 const plain = fc
-  .constantFrom('GET', 'HEAD')
-  .map((method) => Buffer.from(`${method} /x HTTP/1.1\r\nHost: d\r\nRange: bytes=0-9\r\n\r\n`));
+  .tuple(fc.constantFrom('GET', 'HEAD'), fc.nat(9))
+  .map(([method, last]) => Buffer.from(`${method} /x HTTP/1.1\r\nHost: d\r\nRange: bytes=0-${last}\r\n\r\n`));
 const sized = body.map((bytes) =>
   Buffer.concat([Buffer.from(`PUT / HTTP/1.1\r\nHost: d\r\nContent-Length: ${bytes.length}\r\n\r\n`), bytes]),
 );
