@@ -123,13 +123,15 @@ test('a head is read as if it were the first one, however like the ones before i
   fc.assert(
     fc.property(fc.array(head, { minLength: 2, maxLength: 12 }), (heads) => {
       const together = new RequestReader();
+      const expected: Read[] = [];
+      const read: Read[] = [];
       for (const bytes of heads) {
         const alone = new RequestReader();
-        const [expected] = readAllWith(alone, bytes);
-        const [read] = readAllWith(together, bytes);
-        assert.deepEqual(read, expected);
-        if (alone.isInHead || alone.isInBody || expected?.at === 'malformed') return; // what follows is part of it
+        expected.push(...readAllWith(alone, bytes));
+        read.push(...readAllWith(together, bytes));
+        if (alone.isInHead || alone.isInBody || expected.at(-1)?.at === 'malformed') break; // what follows is part of it
       }
+      assert.deepEqual(read, expected);
     }),
     { numRuns: 2000 },
   );
