@@ -19,7 +19,7 @@ import type { Inheritance } from './inheritance.js';
 import type { Ledger } from './ledger.js';
 import { Payload } from './payload.js';
 import { landingMarginMs, Pool } from './pool.js';
-import { Retention } from './retention.js';
+import { Retention, type RoomRequest } from './retention.js';
 import type { Verdict } from './search.js';
 import type { Session } from './session.js';
 import { WriteOrder } from './write-order.js';
@@ -117,17 +117,13 @@ export class Gateway implements Volume {
         });
   }
 
-  async write(offset: number, bytes: Buffer, fua: boolean): Promise<void> {
+  write(offset: number, bytes: Buffer, fua: boolean): Promise<void> {
     const payload = new Payload(bytes, this.#options.buffers);
-    try {
-      await this.#inTurn(offset, bytes.length, pieceBytesMax, payload, (start, length) => {
-        const from = start - offset;
-        const piece = length === bytes.length ? bytes : bytes.subarray(from, from + length);
-        return { op: 'write', offset: start, length, bytes: piece, deferrable: !fua };
-      });
-    } finally {
-      payload.release();
-    }
+    return this.#inTurn(offset, bytes.length, pieceBytesMax, payload, (start, length) => {
+      const from = start - offset;
+      const piece = length === bytes.length ? bytes : bytes.subarray(from, from + length);
+      return { op: 'write', offset: start, length, bytes: piece, deferrable: !fua };
+    });
   }
 
   zero(offset: number, length: number, { fua, mayTrim, fast }: ZeroOptions): Promise<void> {
@@ -250,7 +246,7 @@ export class Gateway implements Volume {
     });
   }
 
-  /** Does a write in its turn among overlapping ones (rule G1), in pieces of at most `pieceMax` bytes. */
+  /** Does a write in its turn among overlapping ones (rule G1), in pieces of at most `pieceMax` bytes. Lets go of `payload` in the end. */
   async #inTurn(
     offset: number,
     length: number,
@@ -258,8 +254,11 @@ export class Gateway implements Volume {
     payload: Payload | undefined,
     task: (start: number, length: number) => WriteTask,
   ): Promise<void> {
-    if (this.readOnly) throw new Failure('read-only');
-    if (length === 0) return;
+    if (this.readOnly || length === 0) {
+      payload?.release();
+      if (this.readOnly) throw new Failure('read-only');
+      return;
+    }
     const giveUpAtMs = this.#giveUpAtMs();
     const turn = this.#order.writeTurn(offset, length);
     try {
@@ -277,6 +276,7 @@ export class Gateway implements Volume {
       throw error;
     } finally {
       turn.done();
+      payload?.release();
     }
   }
 
@@ -294,7 +294,8 @@ export class Gateway implements Volume {
       return;
     }
     const payloadBytes = task.op === 'write' && task.deferrable ? task.length : 0;
-    await this.#waitForRoom(retention, payloadBytes, giveUpAtMs);
+    const request = retention.promise(payloadBytes);
+    if (request !== undefined) await this.#waitForRoom(request, giveUpAtMs);
     try {
       const { outcome } = await this.#pool.perform(task, giveUpAtMs);
       if (outcome === 'deferred') retention.keep(task, payload);
@@ -306,9 +307,7 @@ export class Gateway implements Volume {
   }
 
   /** Push-back: at the budget, writes wait until a commit has made room. */
-  async #waitForRoom(retention: Retention, payloadBytes: number, giveUpAtMs: number): Promise<void> {
-    const request = retention.promise(payloadBytes);
-    if (request === undefined) return;
+  async #waitForRoom(request: RoomRequest, giveUpAtMs: number): Promise<void> {
     this.#commitInBackground();
     try {
       await this.#inTime(request.admitted, giveUpAtMs, 'no room for another copy in time');
