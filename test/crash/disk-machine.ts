@@ -33,6 +33,7 @@ export class DiskMachine {
       command: ['sh', '-c', this.#script()],
       timeLimitMs,
       onReport: () => {},
+      processors: 1,
       disks: [this.#disk],
       forward: { fromPort: this.#port, toPort: serverPort },
     });

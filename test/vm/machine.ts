@@ -18,7 +18,6 @@ import { parseReport, type Report } from './report.js';
 const checkout = fileURLToPath(new URL('../../..', import.meta.url));
 const cache = join(checkout, '.cache', 'vm');
 const memoryMiB = 1024;
-const processors = 2;
 const consoleBytesMax = 64 * 1024;
 
 export interface MachineRun {
@@ -27,6 +26,11 @@ export interface MachineRun {
   /** What the machine runs, and its arguments; paths are those of this machine. */
   readonly command: readonly string[];
   readonly timeLimitMs: number;
+  /**
+   * Default: 2. The kernel patches its own code while it boots, which two emulated processors at once do not always survive: with one
+   * there is nobody to run what is half patched.
+   */
+  readonly processors?: number;
   /** /dev/vda and so on, after `modprobe virtio_blk`. */
   readonly disks?: readonly MachineDisk[];
   /** A port of 127.0.0.1 that leads to one of 10.0.2.15, the machine's eth0 after `modprobe virtio_net`. */
@@ -113,7 +117,7 @@ async function killGroup(machine: ChildProcess, closed: Promise<unknown>): Promi
   await closed;
 }
 
-function qemuArguments(folder: string, { disks = [], forward }: MachineRun): string[] {
+function qemuArguments(folder: string, { processors = 2, disks = [], forward }: MachineRun): string[] {
   const command = [
     '-accel tcg,thread=multi -cpu Nehalem',
     `-smp ${processors} -m ${memoryMiB}`,
