@@ -3,12 +3,11 @@
  * stamp. Nearly every head of a gateway is one, and comparing it costs a third of parsing it.
  * Promise: what is recognized would be parsed to the same.
  */
+import { endOfSame } from '../base/same-bytes.js';
 import type { RequestHead } from './request-head.js';
 
 /** A longer head is not worth it. */
 const headBytesMax = 1024;
-/** From here on the runtime's own comparison is faster than a loop. */
-const nativeBytesMin = 48;
 const nothing: Buffer = Buffer.alloc(0);
 const [space, tilde, carriageReturn] = [0x20, 0x7e, 0x0d];
 /** The lines whose values differ. */
@@ -51,7 +50,7 @@ export class FamiliarHead {
     let from = 0;
     let place = at;
     for (const { name, start, end } of this.#values) {
-      place = this.#endOfSame(from, start, bytes, place);
+      place = endOfSame(this.#bytes, from, start, bytes, place);
       if (place < 0) return undefined;
       const valueEnd = endOfValue(bytes, place);
       if (valueEnd < 0) return undefined;
@@ -59,20 +58,8 @@ export class FamiliarHead {
       place = valueEnd;
       from = end;
     }
-    this.end = this.#endOfSame(from, this.#bytes.length, bytes, place);
+    this.end = endOfSame(this.#bytes, from, this.#bytes.length, bytes, place);
     return this.end < 0 ? undefined : { ...known, fields };
-  }
-
-  /** Where in `bytes` that ends which is the same there, from `at` on, as in the known head from `from` to `to`; -1: it is not. */
-  #endOfSame(from: number, to: number, bytes: Buffer, at: number): number {
-    const known = this.#bytes;
-    const stop = at + to - from;
-    if (stop > bytes.length) return -1;
-    if (to - from >= nativeBytesMin) return bytes.compare(known, from, to, at, stop) === 0 ? stop : -1;
-    for (let index = from, place = at; index < to; index++, place++) {
-      if (known[index] !== bytes[place]) return -1;
-    }
-    return stop;
   }
 }
 

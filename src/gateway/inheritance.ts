@@ -145,12 +145,12 @@ export class Inherited {
  * longest that a server accepts.
  */
 function standIn({ server, endpoint, instance }: InheritedServer, backend: Backend, nowMs: number): Attachment {
-  const unused = () => Promise.reject(new Failure('shutting-down'));
+  const unused = new Failure('shutting-down');
   const absent: Backend = {
     name: server,
     refuses: (place) => backend.refuses(place),
-    probe: unused,
-    send: unused,
+    probe: () => Promise.reject(unused),
+    send: (_request, _bytes, _into, completion) => queueMicrotask(() => completion.failed(unused)),
     abandon: () => {},
   };
   const description = {

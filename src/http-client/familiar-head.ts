@@ -3,15 +3,14 @@
  * is one, and comparing it costs a third of reading it.
  * Promise: what is recognized would be read as the same head with those numbers.
  */
+import { endOfSame } from '../base/same-bytes.js';
 
 /** A longer head is not worth it. */
 const headBytesMax = 1024;
 /** Numbers of as many digits are safe integers, whatever they are. */
 const digitsMax = 15;
-/** From here on the runtime's own comparison is faster than a loop. */
-const nativeBytesMin = 48;
 const digit0 = 0x30;
-const nothing: Uint8Array = new Uint8Array(0);
+const nothing: Buffer = Buffer.alloc(0);
 
 interface Changing {
   readonly what: 'rangeFirst' | 'rangeLast' | 'clockMs';
@@ -46,7 +45,7 @@ export class FamiliarHead {
       this.#bytes = nothing;
       return;
     }
-    this.#bytes = Uint8Array.prototype.slice.call(bytes, start, end);
+    this.#bytes = Buffer.from(bytes.subarray(start, end));
     const text = bytes.toString('latin1', start, end);
     const range = readable.range ? /^content-range:[ \t]*bytes (\d+)-(\d+)\//dim.exec(text)?.indices : undefined;
     const clock = readable.clock ? /^disk-clock:[ \t]*(\d+)/dim.exec(text)?.indices : undefined;
@@ -84,15 +83,4 @@ export class FamiliarHead {
 
 function changing(what: Changing['what'], indices: [number, number] | undefined): Changing[] {
   return indices === undefined ? [] : [{ what, start: indices[0], end: indices[1] }];
-}
-
-/** Where in `bytes` that ends which is the same there, from `at` on, as `known[from, to)`; -1: it is not, or it ends behind `end`. */
-function endOfSame(known: Uint8Array, from: number, to: number, bytes: Buffer, at: number, end: number): number {
-  const stop = at + to - from;
-  if (stop > end) return -1;
-  if (to - from >= nativeBytesMin) return bytes.compare(known, from, to, at, stop) === 0 ? stop : -1;
-  for (let index = from, place = at; index < to; index++, place++) {
-    if (known[index] !== bytes[place]) return -1;
-  }
-  return stop;
 }
