@@ -9,6 +9,8 @@ import type { RequestHead } from './request-head.js';
 /** A longer head is not worth it. */
 const headBytesMax = 1024;
 const nothing: Buffer = Buffer.alloc(0);
+/** Longer values are parsed, and judged by that. */
+const valueBytesMax = 256;
 const [space, tilde, carriageReturn] = [0x20, 0x7e, 0x0d];
 /** The lines whose values differ. */
 const differing = /^(range|content-range|disk-stamp):[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*\r$/gim;
@@ -63,11 +65,11 @@ export class FamiliarHead {
   }
 }
 
-/** Where the value that starts at `at` ends: at its CR, with no blank before it nor at its start; -1: it is no plain ASCII, or not all there. */
+/** Where the value that starts at `at` ends: at its CR, with no blank before it nor at its start; -1: it is long, no plain ASCII, or not all there. */
 function endOfValue(bytes: Buffer, at: number): number {
   let end = at;
   for (let byte = bytes[at] ?? 0; byte !== carriageReturn; byte = bytes[++end] ?? 0) {
-    if (byte < space || byte > tilde) return -1;
+    if (byte < space || byte > tilde || end - at === valueBytesMax) return -1;
   }
   return bytes[at] === space || bytes[end - 1] === space ? -1 : end;
 }

@@ -12,6 +12,10 @@ const digitsMax = 15;
 const digit0 = 0x30;
 const nothing: Buffer = Buffer.alloc(0);
 
+/** With the numbers only where they stand as a parser wants them. */
+const rangeLine = /^content-range:(?:[ \t]*bytes (\d+)-(\d+)\/)?/dgim;
+const clockLine = /^disk-clock:(?:[ \t]*(\d+)[ \t]*\r)?/dgim;
+
 interface Changing {
   readonly what: 'rangeFirst' | 'rangeLast' | 'clockMs';
   /** Its digits, in the head. */
@@ -20,7 +24,7 @@ interface Changing {
 }
 
 export class FamiliarHead {
-  /** The numbers of the head that {@link match} has recognized last; -1: it has no such field. */
+  /** The numbers of the head that {@link match} has recognized last; -1: it has no such field, or none that can be read. */
   rangeFirst = -1;
   rangeLast = -1;
   clockMs = -1;
@@ -29,26 +33,21 @@ export class FamiliarHead {
   #changing: readonly Changing[] = [];
 
   /**
-   * From now on heads like the one in `bytes[start, end)` are recognized, in which the numbers of the `readable` fields may differ: a
-   * field that could not be read has to stay as it is.
+   * From now on heads like the one in `bytes[start, end)`, in which `numbers` have been read, are recognized. Numbers that could not be read,
+   * or were read from something odd, have to stay as they are.
    */
-  learn(
-    bytes: Buffer,
-    start: number,
-    end: number,
-    readable: { readonly range: boolean; readonly clock: boolean },
-  ): void {
-    this.rangeFirst = -1;
-    this.rangeLast = -1;
-    this.clockMs = -1;
+  learn(bytes: Buffer, start: number, end: number, numbers: Readonly<Record<Changing['what'], number>>): void {
+    this.rangeFirst = numbers.rangeFirst;
+    this.rangeLast = numbers.rangeLast;
+    this.clockMs = numbers.clockMs;
     if (end - start > headBytesMax) {
       this.#bytes = nothing;
       return;
     }
     this.#bytes = Buffer.from(bytes.subarray(start, end));
     const text = bytes.toString('latin1', start, end);
-    const range = readable.range ? /^content-range:[ \t]*bytes (\d+)-(\d+)\//dim.exec(text)?.indices : undefined;
-    const clock = readable.clock ? /^disk-clock:[ \t]*(\d+)/dim.exec(text)?.indices : undefined;
+    const range = this.rangeFirst < 0 ? undefined : onlyLine(text, rangeLine);
+    const clock = this.clockMs < 0 ? undefined : onlyLine(text, clockLine);
     this.#changing = [
       ...changing('rangeFirst', range?.[1]),
       ...changing('rangeLast', range?.[2]),
@@ -79,6 +78,12 @@ export class FamiliarHead {
     }
     return endOfSame(known, from, known.length, bytes, place, end);
   }
+}
+
+/** Where the parts of the one line that `pattern` describes are. Undefined: there is none, or its field is there twice. */
+function onlyLine(text: string, pattern: RegExp): RegExpIndicesArray | undefined {
+  const [first, second] = text.matchAll(pattern);
+  return second === undefined ? first?.indices : undefined;
 }
 
 function changing(what: Changing['what'], indices: [number, number] | undefined): Changing[] {

@@ -100,10 +100,7 @@ export class ResponseHead {
 
   /** The head that has been read lies in `bytes[start, end)`: others like it are familiar from now on. */
   learn(bytes: Buffer, start: number, end: number): void {
-    this.#familiar.learn(bytes, start, end, {
-      range: this.rangeFirst >= 0,
-      clock: this.clockMs >= 0 && !this.oddDiskField,
-    });
+    this.#familiar.learn(bytes, start, end, this);
   }
 
   /**

@@ -248,3 +248,16 @@ test('a close in the middle of a response is told from one between responses', (
   assert.equal(close(fill4, 'HTTP/1.0 200 OK', '', 'dat'), 'malformed-response');
   assert.equal(close(fill4, 'HTTP/1.0 200 OK', '', 'data'), 'inside or over');
 });
+
+test('a familiar head has no numbers but those of its only field', () => {
+  const expected: Expected = { method: 'GET', destination: 4 };
+  const head = (...ranges: string[]) => {
+    const lines = ranges.map((range) => `Content-Range: ${range}`);
+    return Buffer.from(['HTTP/1.1 206 Partial', 'Content-Length: 4', ...lines, '', 'data'].join('\r\n'));
+  };
+  const unreadable = 'bytes 0-99999999999999999/100';
+  const twice = [head(unreadable, 'bytes 0-3/100'), head('bytes 5-8/100', 'bytes 0-3/100')];
+  assert.equal(parse([expected, expected], twice).at(-1), 'malformed-response');
+  const log = parse([expected, expected], [head('bytes 0-3'), head('bytes 0-3')]);
+  assert.equal(log[2], log[0]);
+});
