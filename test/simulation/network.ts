@@ -51,24 +51,34 @@ export class SimulatedBackend implements Backend {
   async probe(): Promise<Probe> {
     const sentAtMs = this.#gateway.process.nowMs();
     const { method, headers } = encodeRequest({ op: 'probe' });
-    const response = await this.#exchange({ method, headers, body: undefined }, true);
+    const response = await new Promise<Response>((resolve, reject) => {
+      this.#exchange({ method, headers, body: undefined }, { connects: true, resolve, reject });
+    });
     const endpoint = this.#host.address;
     const description = decodeDescription(response.encoded.status, receivedLines(response.encoded.headers), endpoint);
     const receivedAtMs = this.#gateway.process.nowMs();
     return { description, sentAtMs, receivedAtMs, endpoint, oneAtATime: false };
   }
 
+  /** Answers are told at once, as by the real one; failures a little later. */
   send(request: CoreRequest, bytes: Buffer | null, into: Buffer | null, completion: Completion): void {
-    this.#ask(request, bytes, into).then(
-      (answer) => completion.answered(answer),
-      (error: unknown) => completion.failed(asFailure(error)),
-    );
-  }
-
-  async #ask(request: CoreRequest, bytes: Buffer | null, into: Buffer | null): Promise<DiskAnswer> {
     const { method, headers } = encodeRequest(request);
     const body = bytes === null ? undefined : Buffer.from(bytes);
-    const { encoded, data } = await this.#exchange({ method, headers, body }, false);
+    const reject = (failure: Failure) => queueMicrotask(() => completion.failed(failure));
+    const resolve = (response: Response) => {
+      let answer: DiskAnswer;
+      try {
+        answer = this.#read(response, request, into);
+      } catch (error) {
+        reject(asFailure(error));
+        return;
+      }
+      completion.answered(answer);
+    };
+    this.#exchange({ method, headers, body }, { connects: false, resolve, reject });
+  }
+
+  #read({ encoded, data }: Response, request: CoreRequest, into: Buffer | null): DiskAnswer {
     const answer = decodeAnswer(request, encoded.status, receivedLines(encoded.headers), encoded.body);
     if (into !== null) {
       if (data?.length !== into.length) throw new Failure('malformed-response', 'data of another length');
@@ -99,16 +109,13 @@ export class SimulatedBackend implements Backend {
     for (const pending of given) pending.reject(new Failure('connection-lost', why));
   }
 
-  #exchange(message: Message, connects: boolean): Promise<Response> {
+  #exchange(message: Message, pending: Pending): void {
     const meantFor = this.#host.life;
-    return new Promise((resolve, reject) => {
-      const pending = { connects, resolve, reject };
-      this.#pending.add(pending);
-      const copies = connects && this.#world.random.chance(this.#plan.connectedTwice) ? 2 : 1;
-      if (copies > 1) this.#world.count('connection attempt made twice');
-      for (let copy = 0; copy < copies; copy += 1)
-        this.#world.after(this.#travelMs(), () => this.#arrive(message, meantFor, pending));
-    });
+    this.#pending.add(pending);
+    const copies = pending.connects && this.#world.random.chance(this.#plan.connectedTwice) ? 2 : 1;
+    if (copies > 1) this.#world.count('connection attempt made twice');
+    for (let copy = 0; copy < copies; copy += 1)
+      this.#world.after(this.#travelMs(), () => this.#arrive(message, meantFor, pending));
   }
 
   /** A message reaches the host, if it can; whether its sender still wants an answer makes no difference. */
