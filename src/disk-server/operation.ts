@@ -117,7 +117,7 @@ export class Operation implements DiskUser {
     const committed = failure === undefined ? this.#work.commit?.() : undefined;
     freed();
     try {
-      if (committed !== undefined) await committed;
+      await committed;
     } catch (error) {
       failure = asFailure(error);
     }

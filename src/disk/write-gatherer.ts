@@ -1,8 +1,8 @@
 /**
  * Gathers small writes that come in the same turn of the event loop, or while earlier ones are under way, into batches: one at a time,
  * because a file system lets one thread at a time write to a file, and a second one would only wait for it.
- * Promise: a write waits for at most the batch that was under way when it came and those gathered before it; each is checked when its batch is handed to a thread, however long it has waited; a result that is
- * not a whole write is left to the caller to finish or to fail.
+ * Promise: a write waits for at most the batch that was under way when it came and those gathered before it; each is checked when its
+ * batch is handed to a thread, however long it has waited; a result that is not a whole write is left to the caller to finish or to fail.
  */
 import { assert } from '../base/assert.js';
 import { batchedWritesMax, type SmallWrite, WriteBatch, type WriteResult } from '../linux/batched-write.js';

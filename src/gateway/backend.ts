@@ -44,7 +44,7 @@ export interface Backend {
   abandon(): void;
 }
 
-/** Who is told what became of a request. A promise for each would cost a tenth of the gateway's time. */
+/** Who is told what became of a request. Calls, not a promise: docs/performance.md has what that spares. */
 export interface Completion {
   answered(answer: DiskAnswer): void;
   failed(failure: Failure): void;

@@ -82,13 +82,13 @@ export class HttpBackend implements Backend {
     assert((bytes?.length ?? null) === (request.op === 'write' ? request.length : null), 'a write has its payload');
     assert((into?.length ?? null) === (request.op === 'read' ? request.length : null), 'a read has its destination');
     const { view, lanes } = this.#server;
+    const exchange = new DiskExchange(request, bytes, into, view, completion);
     if (request.op === 'write' && !isInside(request.offset, request.length, view.sizeBytes ?? 0)) {
       // An old server would make its file grow.
-      const failure = new Failure('out-of-range', 'a write must end before the end of the disk');
-      queueMicrotask(() => completion.failed(failure));
+      exchange.fail(new Failure('out-of-range', 'a write must end before the end of the disk'), true);
       return;
     }
-    lanes.send(new DiskExchange(request, bytes, into, view, completion));
+    lanes.send(exchange);
   }
 
   refuses(endpoint: string): Promise<boolean> {

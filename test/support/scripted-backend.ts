@@ -65,34 +65,32 @@ export class ScriptedBackend implements Backend {
   }
 
   send(request: Sent, bytes: Buffer | null, into: Buffer | null, completion: Completion): void {
-    const answered = new Promise<DiskAnswer>((resolve, reject) => {
-      const instance =
-        'stamp' in request ? request.stamp?.instance : 'instance' in request ? request.instance : undefined;
-      const leave = () => {
-        this.outstanding = this.outstanding.filter((other) => other !== entry);
-        this.#rejects.delete(reject);
-      };
-      const entry: Outstanding = {
-        request,
-        bytes,
-        into,
-        answer: (answer = {}) => {
-          leave();
-          resolve({ instance, clockMs: undefined, ...answer });
-        },
-        fail: (failure) => {
-          leave();
-          reject(failure);
-        },
-      };
-      this.#rejects.add(reject);
-      this.outstanding.push(entry);
-      if (this.automatic) entry.answer();
+    const instance =
+      'stamp' in request ? request.stamp?.instance : 'instance' in request ? request.instance : undefined;
+    const reject = (failure: Failure) => queueMicrotask(() => completion.failed(failure));
+    const leave = () => {
+      this.outstanding = this.outstanding.filter((other) => other !== entry);
+      this.#rejects.delete(reject);
+    };
+    const entry: Outstanding = {
+      request,
+      bytes,
+      into,
+      answer: (answer = {}) => {
+        leave();
+        completion.answered({ instance, clockMs: undefined, ...answer });
+      },
+      fail: (failure) => {
+        leave();
+        reject(failure);
+      },
+    };
+    this.#rejects.add(reject);
+    this.outstanding.push(entry);
+    if (!this.automatic) return;
+    queueMicrotask(() => {
+      if (this.outstanding.includes(entry)) entry.answer(); // unless it was abandoned
     });
-    answered.then(
-      (answer) => completion.answered(answer),
-      (failure: Failure) => completion.failed(failure),
-    );
   }
 
   refuses(): Promise<boolean> {

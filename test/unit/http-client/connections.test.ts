@@ -6,8 +6,8 @@ import type { DiskRequest } from '../../../src/http-disk/messages.js';
 import { ManualClock } from './manual-clock.js';
 import {
   type Answer,
-  backendFor,
   ask,
+  backendFor,
   codeOf,
   diskAnswer,
   type RawRequest,

@@ -5,8 +5,8 @@ import type { HttpBackend } from '../../../src/http-client/http-backend.js';
 import type { WriteStamp } from '../../../src/http-disk/messages.js';
 import {
   type Answer,
-  backendFor,
   ask,
+  backendFor,
   codeOf,
   diskAnswer,
   instance,
