@@ -3,12 +3,11 @@
  * stamp. Nearly every head of a gateway is one, and comparing it costs a third of parsing it.
  * Promise: what is recognized would be parsed to the same.
  */
-import { endOfSame } from '../base/same-bytes.js';
+import { type Gap, KnownBytes } from '../base/known-bytes.js';
 import type { RequestHead } from './request-head.js';
 
 /** A longer head is not worth it. */
 const headBytesMax = 1024;
-const nothing: Buffer = Buffer.alloc(0);
 /** Longer values are parsed, and judged by that. */
 const valueBytesMax = 256;
 const [space, tilde, carriageReturn] = [0x20, 0x7e, 0x0d];
@@ -17,51 +16,37 @@ const differing = /^(range|content-range|disk-stamp):[ \t]*([!-~](?:[ -~]*[!-~])
 
 type Name = 'range' | 'content-range' | 'disk-stamp';
 
-interface Value {
+interface Value extends Gap {
   readonly name: Name;
-  /** Its place in the head. */
-  readonly start: number;
-  readonly end: number;
 }
 
 export class FamiliarHead {
   /** Where what {@link match} has recognized last ends. */
   end = 0;
-  #bytes = nothing;
-  #head: RequestHead | undefined;
-  /** In the order in which they stand there. */
-  #values: readonly Value[] = [];
+  #known: { readonly head: RequestHead; readonly bytes: KnownBytes<Value> } | undefined;
 
   /** From now on heads like `head`, which is what `bytes[start, end)` says, its empty line included, are recognized. */
   learn(head: RequestHead, bytes: Buffer, start: number, end: number): void {
     if (end - start > headBytesMax) return;
-    this.#head = head;
-    this.#bytes = Buffer.from(bytes.subarray(start, end));
     const text = bytes.toString('latin1', start, end);
-    this.#values = [...text.matchAll(differing)].map(({ 0: line, 1: name = '', 2: value = '', index }) => {
+    const values = [...text.matchAll(differing)].map(({ 0: line, 1: name = '', 2: value = '', index }) => {
       const at = index + line.indexOf(value, name.length + 1);
       return { name: name.toLowerCase() as Name, start: at, end: at + value.length };
     });
+    this.#known = { head, bytes: new KnownBytes(bytes.subarray(start, end), values) };
   }
 
   /** The head that starts at `at`; undefined: it is not a familiar one, or has not arrived completely. */
   match(bytes: Buffer, at: number): RequestHead | undefined {
-    const known = this.#head;
+    const known = this.#known;
     if (known === undefined) return undefined;
-    const fields = { ...known.fields };
-    let from = 0;
-    let place = at;
-    for (const { name, start, end } of this.#values) {
-      place = endOfSame(this.#bytes, from, start, bytes, place);
-      if (place < 0) return undefined;
-      const valueEnd = endOfValue(bytes, place);
-      if (valueEnd < 0) return undefined;
-      fields[name] = bytes.toString('latin1', place, valueEnd);
-      place = valueEnd;
-      from = end;
-    }
-    this.end = endOfSame(this.#bytes, from, this.#bytes.length, bytes, place);
-    return this.end < 0 ? undefined : { ...known, fields };
+    const fields = { ...known.head.fields };
+    this.end = known.bytes.match(bytes, at, bytes.length, ({ name }, place) => {
+      const end = endOfValue(bytes, place);
+      if (end >= 0) fields[name] = bytes.toString('latin1', place, end);
+      return end;
+    });
+    return this.end < 0 ? undefined : { ...known.head, fields };
   }
 }
 

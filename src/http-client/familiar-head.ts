@@ -3,24 +3,21 @@
  * is one, and comparing it costs a third of reading it.
  * Promise: what is recognized would be read as the same head with those numbers.
  */
-import { endOfSame } from '../base/same-bytes.js';
+import { type Gap, KnownBytes } from '../base/known-bytes.js';
 
 /** A longer head is not worth it. */
 const headBytesMax = 1024;
 /** Numbers of as many digits are safe integers, whatever they are. */
 const digitsMax = 15;
 const digit0 = 0x30;
-const nothing: Buffer = Buffer.alloc(0);
 
 /** With the numbers only where they stand as a parser wants them. */
 const rangeLine = /^content-range:(?:[ \t]*bytes (\d+)-(\d+)\/)?/dgim;
 const clockLine = /^disk-clock:(?:[ \t]*(\d+)[ \t]*\r)?/dgim;
 
-interface Changing {
+/** The digits of a number that may differ. */
+interface Changing extends Gap {
   readonly what: 'rangeFirst' | 'rangeLast' | 'clockMs';
-  /** Its digits, in the head. */
-  readonly start: number;
-  readonly end: number;
 }
 
 export class FamiliarHead {
@@ -28,9 +25,7 @@ export class FamiliarHead {
   rangeFirst = -1;
   rangeLast = -1;
   clockMs = -1;
-  #bytes = nothing;
-  /** In the order in which they stand there. */
-  #changing: readonly Changing[] = [];
+  #known: KnownBytes<Changing> | undefined;
 
   /**
    * From now on heads like the one in `bytes[start, end)`, in which `numbers` have been read, are recognized. Numbers that could not be read,
@@ -40,43 +35,36 @@ export class FamiliarHead {
     this.rangeFirst = numbers.rangeFirst;
     this.rangeLast = numbers.rangeLast;
     this.clockMs = numbers.clockMs;
-    if (end - start > headBytesMax) {
-      this.#bytes = nothing;
-      return;
-    }
-    this.#bytes = Buffer.from(bytes.subarray(start, end));
+    this.#known = undefined;
+    if (end - start > headBytesMax) return;
     const text = bytes.toString('latin1', start, end);
     const range = this.rangeFirst < 0 ? undefined : onlyLine(text, rangeLine);
     const clock = this.clockMs < 0 ? undefined : onlyLine(text, clockLine);
-    this.#changing = [
+    const differing = [
       ...changing('rangeFirst', range?.[1]),
       ...changing('rangeLast', range?.[2]),
       ...changing('clockMs', clock?.[1]),
     ].sort((one, other) => one.start - other.start);
+    this.#known = new KnownBytes(bytes.subarray(start, end), differing);
   }
 
   /** Where the head that starts at `at` and lies inside `bytes[at, end)` ends; -1: it is not a familiar one, or not all there. */
   match(bytes: Buffer, at: number, end: number): number {
-    const known = this.#bytes;
-    if (known.length === 0) return -1;
-    let from = 0;
+    return this.#known?.match(bytes, at, end, ({ what }, place) => this.#takeNumber(what, bytes, place, end)) ?? -1;
+  }
+
+  /** Where the digits end that start at `at`; -1: there are none. */
+  #takeNumber(what: Changing['what'], bytes: Buffer, at: number, end: number): number {
+    const limit = Math.min(end, at + digitsMax);
+    let value = 0;
     let place = at;
-    for (const { what, start, end: stop } of this.#changing) {
-      place = endOfSame(known, from, start, bytes, place, end);
-      if (place < 0) return -1;
-      let value = 0;
-      const limit = Math.min(end, place + digitsMax);
-      const digits = place;
-      for (; place < limit; place++) {
-        const digit = (bytes[place] ?? 0) - digit0;
-        if (digit < 0 || digit > 9) break;
-        value = value * 10 + digit;
-      }
-      if (place === digits) return -1;
-      this[what] = value;
-      from = stop;
+    for (; place < limit; place++) {
+      const digit = (bytes[place] ?? 0) - digit0;
+      if (digit < 0 || digit > 9) break;
+      value = value * 10 + digit;
     }
-    return endOfSame(known, from, known.length, bytes, place, end);
+    this[what] = value;
+    return place === at ? -1 : place;
   }
 }
 
